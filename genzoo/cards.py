@@ -1,0 +1,135 @@
+"""Cards: what the catalogue knows of a model. Light: never imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, field_validator
+
+from genzoo.documents import Document, DocumentError, load
+from genzoo.errors import CardError
+from genzoo.frozen import Frozen, Seq, Size
+
+Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\n]*$")]
+Text = Annotated[str, StringConstraints(max_length=4000)]
+Name = Annotated[str, StringConstraints(max_length=80, pattern=r"^[a-z0-9][a-z0-9-]*$")]
+CardName = Annotated[str, StringConstraints(max_length=120, pattern=r"^[a-z0-9][a-z0-9-]*(\.[a-z0-9][a-z0-9-]*)+$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Asset(Frozen):
+    """A file that ships with a plugin, pinned.
+
+    Attributes:
+        file: its path inside the plugin's folder.
+        sha256: of its bytes, checked whenever it is loaded.
+        size: in bytes.
+    """
+
+    file: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$")]
+    sha256: Sha256
+    size: Annotated[int, Field(ge=1, le=1 << 44)]
+
+    @field_validator("file")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        if ".." in value.split("/"):
+            raise ValueError("must stay inside the plugin's folder")
+        return value
+
+
+class Training(Frozen):
+    """How the weights came to be: enough to make them again.
+
+    Attributes:
+        recipe: the recipe's path inside the plugin's folder.
+        seed, steps, batch: as the recipe says.
+        images: training images seen, counted with repetition.
+        minutes: wall-clock time of the run.
+        hardware: what it ran on.
+        versions: of what matters, as torch.
+    """
+
+    recipe: str
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    steps: Annotated[int, Field(ge=1, le=10**9)]
+    batch: Size
+    images: Annotated[int, Field(ge=1, le=10**12)]
+    minutes: Annotated[float, Field(gt=0, le=1e7)]
+    hardware: Line
+    versions: Annotated[dict[str, str], Field(max_length=20)]
+
+
+class Measured(Frozen):
+    """One published number: never without its n, interval, extractor and settings."""
+
+    metric: Name
+    value: Annotated[float, Field(ge=-1e12, le=1e12)]
+    low: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
+    high: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
+    n: Annotated[int, Field(ge=1, le=10**9)]
+    extractor: Line | None = None
+    settings: Line
+    command: Line
+
+
+class Card(Frozen):
+    """What the catalogue knows of one model.
+
+    Attributes:
+        name: ``family.tag``, as ``ddpm.fashion-mnist``.
+        summary: one sentence.
+        generator: the registered generator that the config and weights belong to.
+        shape: (C, H, W) of an image.
+        classes: names of the classes, in the order of their numbers; empty where it is unconditional.
+        config: the generator's architecture, checked by its ``Config``.
+        options: this model's defaults for the generator's ``Options``.
+        weights: the safetensors file; absent for a model that needs none.
+        data: the registered data set that it was trained on.
+        licence, paper: of the weights, and where the method was published.
+        training, results: how it was made, and what it reaches.
+    """
+
+    name: CardName
+    summary: Line
+    generator: Name
+    shape: Annotated[tuple[Size, Size, Size], Field(strict=False)]
+    classes: Seq[Line] = ()
+    config: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
+    weights: Asset | None = None
+    data: Name | None = None
+    licence: Line
+    paper: Line
+    training: Training | None = None
+    results: Seq[Measured] = ()
+
+
+class Catalogue(Frozen):
+    """A file of cards."""
+
+    version: Annotated[int, Field(ge=1, le=1)]
+    cards: Seq[Card]
+
+
+def read_catalogue(path: Path) -> tuple[Card, ...]:
+    """The cards of a registry.yaml; raises CardError that names file, line and key of whatever is wrong."""
+    try:
+        document = load(path)
+        if not isinstance(document.data, dict):
+            raise document.error((), "a catalogue is a mapping with the keys version and cards")
+        cards = document.read(Catalogue).cards
+        _refuse_doubles(document, cards)
+    except DocumentError as error:
+        raise CardError(str(error)) from None
+    return cards
+
+
+def _refuse_doubles(document: Document, cards: tuple[Card, ...]) -> None:
+    seen: dict[str, int] = {}
+    for i, card in enumerate(cards):
+        if card.name in seen:
+            first = document.line(("cards", seen[card.name], "name"))
+            raise document.error(("cards", i, "name"), f"name: {card.name!r} is taken by the card in line {first}")
+        seen[card.name] = i

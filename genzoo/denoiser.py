@@ -1,0 +1,76 @@
+"""Denoisers: (x_t, t, condition) -> x_0, whatever the network was trained to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from genzoo.schedule import NoiseSchedule
+
+#: What the network is told beside x_t and t: keyword arguments, each with one row a sample.
+Condition = Mapping[str, Tensor]
+
+#: eps: the noise; x0: the data; v = alpha eps - sigma x_0 (Salimans & Ho 2022).
+Prediction = Literal["eps", "v", "x0"]
+
+
+def to_x0(output: Tensor, x: Tensor, alpha: float | Tensor, sigma: float | Tensor, prediction: Prediction) -> Tensor:
+    """The estimate of x_0 that a network's output stands for.
+
+    eps: (x_t - sigma eps) / alpha; v: (alpha x_t - sigma v) / (alpha^2 + sigma^2); x0: the output itself.
+
+    Args:
+        output, x: (N, C, H, W), the network's output at x_t and x_t itself.
+        alpha, sigma: the level of x_t, numbers or (N, 1, 1, 1).
+        prediction: what the output is.
+    """
+    if prediction == "eps":
+        return (x - sigma * output) / alpha
+    if prediction == "v":
+        return (alpha * x - sigma * output) / (alpha * alpha + sigma * sigma)
+    return output
+
+
+def target(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
+    """What the network must predict at x_t = alpha x_0 + sigma eps; all of x_0's shape or broadcasting to it."""
+    if prediction == "eps":
+        return eps
+    return alpha * eps - sigma * x0 if prediction == "v" else x0
+
+
+class Denoiser(nn.Module):
+    """A network, its noise schedule and what it predicts: the one place where predictions become x_0.
+
+    Args:
+        network: called as ``network(x, timestep, **condition)``; returns x's shape (or more channels, where it also
+            learned a variance: the first half is the prediction).
+        schedule: the levels of the times.
+        prediction: "eps", "v" or "x0".
+    """
+
+    def __init__(self, network: nn.Module, schedule: NoiseSchedule, prediction: Prediction) -> None:
+        super().__init__()
+        self.network = network
+        self.schedule = schedule
+        self.prediction: Prediction = prediction
+
+    def forward(self, x: Tensor, t: float | Tensor, condition: Condition) -> Tensor:
+        """x_0, not clipped. ``x``: (N, C, H, W); ``t``: one time for all, or (N,) float64."""
+        if isinstance(t, Tensor):
+            alpha, sigma = (level.reshape(-1, 1, 1, 1).to(x) for level in self.schedule.levels(t))
+            output = self.predict(x, t, condition)
+            return to_x0(output, x, alpha, sigma, self.prediction)
+        a, s = self.schedule.level(t)
+        if a == 0 and self.prediction == "eps":
+            raise ValueError("an eps prediction says nothing about x_0 where alpha is 0; use a v or x0 prediction")
+        return to_x0(self.predict(x, t, condition), x, a, s, self.prediction)
+
+    def predict(self, x: Tensor, t: float | Tensor, condition: Condition) -> Tensor:
+        """The network's own output at x_t, in x's channels."""
+        step = self.schedule.timestep(t)
+        timestep = step.to(x.device, torch.float32) if isinstance(step, Tensor) else torch.tensor(step, device=x.device)
+        output: Tensor = self.network(x, timestep, **condition)
+        return output[:, : x.shape[1]]

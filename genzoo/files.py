@@ -1,0 +1,73 @@
+"""Files that appear whole or not at all, and are what they seem to be."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from genzoo.errors import GenzooError
+
+
+@contextlib.contextmanager
+def open_regular(path: Path, error: type[GenzooError] = GenzooError) -> Iterator[BinaryIO]:
+    """A regular file, opened for reading; a FIFO, device or folder is refused at once instead of waited for."""
+    try:
+        # Non-blocking: opening a FIFO that nobody writes to would wait for ever.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as cause:
+        raise error(f"{path}: {cause.strerror or cause}") from None
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise error(f"{path}: not a regular file")
+        yield file
+
+
+def sha256_of(path: Path, error: type[GenzooError] = GenzooError) -> str:
+    """The sha256 of a regular file, in hexadecimal."""
+    with open_regular(path, error) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` that becomes ``path`` when the block ends well, and is removed when it does not.
+
+    In order: write, flush to disk, rename, flush the folder; so that a power cut leaves the old file or the new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        # mkstemp makes the file private; a result is as readable as any file the user makes.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(part, 0o666 & ~umask)
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a small file whole or not at all."""
+    with whole_file(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

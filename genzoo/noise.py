@@ -1,0 +1,83 @@
+"""One random stream per seed: sample i depends on seed i alone, never on the batch it sat in."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from genzoo.errors import OptionError
+
+#: torch's CPU generator keeps 32 bits of a seed: s and s + 2**32 would be one stream, so larger seeds are refused.
+SEED_LIMIT = 2**32
+
+
+def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    """``seeds`` as a tuple of plain ints in [0, 2**32); raises OptionError for anything else."""
+    checked = []
+    for seed in seeds:
+        if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+            raise OptionError(f"a seed is an integer, not {seed!r}")
+        value = seed.__index__()
+        if not 0 <= value < SEED_LIMIT:
+            raise OptionError(f"seed {value} is out of range; give 0 to {SEED_LIMIT - 1}")
+        checked.append(value)
+    return tuple(checked)
+
+
+class Noise:
+    """The random numbers of a batch: row i of every draw comes from a CPU stream that belongs to ``seeds[i]`` alone.
+
+    The first ``normal(C, H, W)`` of seed s equals ``torch.randn(1, C, H, W, generator=torch.Generator().manual_seed(s))``,
+    so that other libraries' pictures can be repeated. Streams live on the CPU whatever the device, so that a picture
+    starts from the same noise everywhere.
+
+    Args:
+        seeds: one integer in [0, 2**32) per sample.
+        initial: (N, ...) replaces what ``start`` draws; the streams advance all the same.
+        device, dtype: where and as what the numbers are delivered; they are drawn in float32.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        *,
+        initial: Tensor | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.seeds = check_seeds(seeds)
+        self.device, self.dtype = torch.device(device), dtype
+        self._initial = initial
+        self._streams = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers of shape (N, *shape)."""
+        out = torch.empty(len(self), *shape)
+        for row, stream in zip(out, self._streams, strict=True):
+            # A one-sample batch dimension: the same call, so the same numbers, as other libraries make per image.
+            torch.randn((1, *shape), generator=stream, out=row[None])
+        return out.to(self.device, self.dtype)
+
+    def start(self, *shape: int) -> Tensor:
+        """The initial noise (N, *shape): the caller's, where one was given, else the streams' first draw."""
+        drawn = self.normal(*shape)
+        if self._initial is None:
+            return drawn
+        if self._initial.shape != drawn.shape:
+            raise OptionError(
+                f"noise has shape {tuple(self._initial.shape)}; this model needs {tuple(drawn.shape)} (one row a seed)"
+            )
+        return self._initial.to(self.device, self.dtype)
+
+    def choose(self, count: int, purpose: str) -> tuple[int, ...]:
+        """One integer in [0, count) per seed, from a stream of its own, so that the pixels' streams do not move."""
+        salt = zlib.crc32(purpose.encode())
+        return tuple(
+            int(torch.randint(count, (1,), generator=torch.Generator().manual_seed(seed ^ salt))) for seed in self.seeds
+        )

@@ -1,0 +1,128 @@
+"""Recipes: how one family is trained. The loop, the data, checkpoints and logs belong to ``genzoo.train``."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from genzoo.data import Images
+from genzoo.frozen import Frozen
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step sees.
+
+    Attributes:
+        images: float32 (B, C, H, W) in [-1, 1], on the recipe's device.
+        labels: int64 (B,).
+        step: its number, from 0.
+    """
+
+    images: Tensor
+    labels: Tensor
+    step: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a recipe made.
+
+    Attributes:
+        module: the weights to keep (an average of them, where the recipe keeps one).
+        card: what a card needs to know to build it again: generator, config, options, paper, summary. Empty where it is
+            no generator.
+        metadata: text that travels in the file beside the tensors.
+    """
+
+    module: nn.Module
+    card: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Recipe(ABC):
+    """One way of training. Its state is ``parts``; everything random comes from the generator that ``step`` is given.
+
+    Args:
+        config: the recipe's settings.
+        images: the training data, for its shape and classes.
+        steps: how many steps the run has, for learning-rate schedules.
+        device: where to train.
+    """
+
+    Config: ClassVar[type[Frozen]]
+
+    @abstractmethod
+    def __init__(self, config: Any, images: Images, *, steps: int, device: torch.device) -> None: ...
+
+    @abstractmethod
+    def parts(self) -> Mapping[str, nn.Module | torch.optim.Optimizer]:
+        """Everything that a checkpoint must hold."""
+
+    @abstractmethod
+    def step(self, batch: Batch, noise: torch.Generator) -> dict[str, float]:
+        """One update; returns what to log. A number that is not finite stops the run."""
+
+    @abstractmethod
+    def trained(self) -> Trained:
+        """The result as it stands."""
+
+    def preview(self) -> Tensor | None:
+        """Images (N, C, H, W) in [-1, 1] that show how it stands, or None."""
+        return None
+
+
+class LearningRate(Frozen):
+    """Learning rate over a run: a linear warm-up, then constant, cosine to zero, or constant with a linear end.
+
+    ``trapezoid`` stays constant until the last ``decay`` share of the steps and then falls linearly to zero
+    (Zhai et al. 2022): unlike a cosine it need not know the length of the run until then.
+    """
+
+    peak: Annotated[float, Field(gt=0, le=1)]
+    warmup: Annotated[int, Field(ge=0, le=10**6)] = 0
+    shape: Literal["constant", "cosine", "trapezoid"] = "constant"
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.3
+
+    def at(self, step: int, steps: int) -> float:
+        """The rate of step ``step`` of ``steps``."""
+        rate = self.peak * min(1.0, (step + 1) / max(self.warmup, 1))
+        if self.shape == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * min(step / steps, 1)))
+        elif self.shape == "trapezoid":
+            rate *= min(1.0, max(steps - step, 0) / max(self.decay * steps, 1))
+        return rate
+
+    def apply(self, optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
+        """Set the rate of every parameter group."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.at(step, steps)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, current: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average of weights: a <- d a + (1 - d) w, with d = min(decay, (1 + step) / (10 + step)).
+
+    The ramp keeps the first averages from remembering the random start. Buffers (batch-norm statistics) are copied.
+    """
+    d = min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in current.parameters()], 1 - d)
+    for mine, theirs in zip(average.buffers(), current.buffers(), strict=True):
+        mine.copy_(theirs)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision for the block, where ``precision`` is "bf16"; off for "fp32"."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def finite_norm(parameters: Iterable[Tensor], limit: float) -> float:
+    """Clip the gradients' total norm to ``limit``; returns the norm before clipping."""
+    return float(torch.nn.utils.clip_grad_norm_(parameters, limit))

@@ -1,0 +1,383 @@
+"""The zoo: plugins -> names -> classes and cards. Light: never imports torch itself.
+
+Every plugin is called by itself and its registrations are taken together or not at all, so that a broken plugin is
+named, skipped and shown, and never stops the others.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import functools
+import importlib
+import importlib.metadata
+import importlib.resources
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+from pydantic import ValidationError
+
+from genzoo import documents, hookspecs
+from genzoo.cards import Card, read_catalogue
+from genzoo.errors import CardError, GenzooError, OptionError, UnknownName, explain
+
+if TYPE_CHECKING:
+    import torch
+
+    from genzoo.generator import Generator
+
+GROUP = "genzoo"
+
+#: What can be registered by name, cards aside: kind -> the module and abstract class that it must subclass.
+KINDS: Mapping[str, str] = {
+    "generator": "genzoo.generator:Generator",
+    "scheduler": "genzoo.scheduler:Scheduler",
+    "guidance": "genzoo.guidance:Guidance",
+    "metric": "genzoo.metric:Metric",
+    "extractor": "genzoo.metric:Extractor",
+    "dataset": "genzoo.data:Dataset",
+    "recipe": "genzoo.recipe:Recipe",
+}
+
+
+class PluginError(GenzooError):
+    """A plugin that cannot do what it registered."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An installed plugin.
+
+    Attributes:
+        name: its entry point's name.
+        package, version: the distribution it came with.
+        root: the folder of its module, where its weights and recipes lie.
+        brings: what it registered, as ("generator", "ddpm").
+    """
+
+    name: str
+    package: str
+    version: str
+    root: Path
+    brings: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plugin that was skipped, and why."""
+
+    name: str
+    package: str
+    version: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered class: "module:Class" or the class itself, and who brought it."""
+
+    target: str | type
+    plugin: Plugin
+
+
+@dataclass(frozen=True)
+class Shelved:
+    """A card with the folder that its files lie in."""
+
+    card: Card
+    root: Path
+
+
+class Registrar:
+    """What a plugin's ``register`` hook is given: one method for each kind of thing."""
+
+    def __init__(self, zoo: Zoo, plugin: Plugin) -> None:
+        self._zoo, self._plugin = zoo, plugin
+        self.entries: dict[tuple[str, str], Entry] = {}
+        self.cards: dict[str, Shelved] = {}
+
+    def _add(self, kind: str, name: str, target: str | type) -> None:
+        valid = name.replace("-", "").isalnum() and name.islower() and name.isascii() if isinstance(name, str) else False
+        if not valid and not (isinstance(name, str) and name.isdecimal()):
+            raise PluginError(f"{kind} name {name!r}: use lower-case letters, digits and hyphens")
+        if isinstance(target, str):
+            module, _, attribute = target.partition(":")
+            if not module or not attribute:
+                raise PluginError(f"{kind} {name!r}: write its class as 'module:Class', not {target!r}")
+        elif not isinstance(target, type):
+            raise PluginError(f"{kind} {name!r}: give a class or 'module:Class', not {type(target).__name__}")
+        taken = self.entries.get((kind, name)) or self._zoo.entries.get((kind, name))
+        if taken:
+            raise PluginError(f"{kind} {name!r} is taken by plugin {taken.plugin.name!r}; choose another name")
+        self.entries[kind, name] = Entry(target, self._plugin)
+
+    def generator(self, name: str, target: str | type) -> None:
+        """A model family: a subclass of ``genzoo.Generator``."""
+        self._add("generator", name, target)
+
+    def scheduler(self, name: str, target: str | type) -> None:
+        """A numerical method: a subclass of ``genzoo.Scheduler``."""
+        self._add("scheduler", name, target)
+
+    def guidance(self, name: str, target: str | type) -> None:
+        """A way of steering: a subclass of ``genzoo.Guidance``."""
+        self._add("guidance", name, target)
+
+    def metric(self, name: str, target: str | type) -> None:
+        """A measurement: a subclass of ``genzoo.Metric``."""
+        self._add("metric", name, target)
+
+    def extractor(self, name: str, target: str | type) -> None:
+        """Images -> features, for metrics: a subclass of ``genzoo.Extractor``."""
+        self._add("extractor", name, target)
+
+    def dataset(self, name: str, target: str | type) -> None:
+        """A source of images: a subclass of ``genzoo.Dataset``."""
+        self._add("dataset", name, target)
+
+    def recipe(self, name: str, target: str | type) -> None:
+        """How a family is trained: a subclass of ``genzoo.Recipe``."""
+        self._add("recipe", name, target)
+
+    def card(self, card: Card | Mapping[str, Any]) -> None:
+        """One model. Its files are looked for in the plugin's own folder."""
+        try:
+            checked = card if isinstance(card, Card) else Card.model_validate(dict(card))
+        except ValidationError as error:
+            raise CardError(explain(error, "card")) from None
+        if checked.name in self.cards or checked.name in self._zoo.shelf:
+            raise CardError(f"card {checked.name!r} exists already; choose another name")
+        self.cards[checked.name] = Shelved(checked, self._plugin.root)
+
+    def catalogue(self, path: str | Path) -> None:
+        """All cards of a registry.yaml that lies in the plugin's folder."""
+        for card in read_catalogue(self._plugin.root / path):
+            self.card(card)
+
+
+@dataclass
+class Zoo:
+    """Names -> classes and cards.
+
+    ``Zoo.discover()`` is the zoo of everything that is installed; ``Zoo()`` is empty, and ``add`` fills it.
+
+    Attributes:
+        plugins: those that work, by name.
+        broken: those that were skipped, by name, with the cause.
+        entries: (kind, name) -> class.
+        shelf: card name -> card and folder.
+    """
+
+    plugins: dict[str, Plugin] = field(default_factory=dict)
+    broken: dict[str, Broken] = field(default_factory=dict)
+    entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
+    shelf: dict[str, Shelved] = field(default_factory=dict)
+    _manager: pluggy.PluginManager = field(default_factory=lambda: _manager(), repr=False)
+
+    # -- filling -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def discover(cls) -> Zoo:
+        """Every plugin that is installed, and the built-in catalogue."""
+        zoo = cls()
+        points = importlib.metadata.entry_points(group=GROUP)
+        # Built-ins first, so that a newcomer that takes one of their names is the one that is refused.
+        for point in sorted(points, key=lambda p: (p.dist is None or p.dist.name != "genzoo", p.name)):
+            package, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
+            zoo.add(point.load, name=point.name, package=package, version=version)
+        zoo._hang_catalogue()
+        return zoo
+
+    def add(self, load: Callable[[], Any], *, name: str, package: str = "local", version: str = "0") -> bool:
+        """Take a plugin in; True if it works, else it stands in ``broken``.
+
+        Args:
+            load: returns the plugin: a module or object with ``@hookimpl`` functions.
+            name, package, version: how it is named to people.
+        """
+        try:
+            if name in self.plugins or name in self.broken:
+                raise PluginError(f"a plugin named {name!r} is here already")
+            self._take(load(), name, package, version)
+        except (Exception, SystemExit) as error:
+            # SystemExit is no Exception: a plugin that calls sys.exit() at import would end the program.
+            key = name if name not in self.plugins else f"{name} ({package})"
+            self.broken[key] = Broken(key, package, version, _cause(error))
+            return False
+        return True
+
+    def _take(self, module: Any, name: str, package: str, version: str) -> None:
+        root = Path(getattr(module, "__file__", None) or ".").parent
+        plugin = Plugin(name, package, version, root)
+        registrar = Registrar(self, plugin)
+        self._manager.register(module, name)
+        try:
+            self._check_hooks(module)
+            others = [p for p in self._manager.get_plugins() if p is not module]
+            result = self._manager.subset_hook_caller("register", others)(zoo=registrar)
+            if any(item is not None for item in result):
+                raise PluginError(f"register(zoo) must return nothing, not {type(result[0]).__name__}")
+        except BaseException:
+            self._manager.unregister(module)
+            raise
+        brings = (*registrar.entries, *(("card", card) for card in registrar.cards))
+        plugin = Plugin(name, package, version, root, tuple(brings))
+        self.plugins[name] = plugin
+        self.entries.update({key: Entry(entry.target, plugin) for key, entry in registrar.entries.items()})
+        self.shelf.update(registrar.cards)
+
+    def _check_hooks(self, module: Any) -> None:
+        """A hook that pluggy does not know is one it would silently never call."""
+        known = [name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction) if hasattr(self._manager.hook, name)]
+        mine = {caller.name for caller in self._manager.get_hookcallers(module) or ()}
+        for hook in sorted(mine):
+            caller = getattr(self._manager.hook, hook)
+            if not caller.has_spec():
+                close = difflib.get_close_matches(hook, ("register", "commands"), n=1)
+                raise PluginError(f"unknown hook {hook!r}; " + (f"did you mean {close[0]!r}?" if close else f"known: {known}"))
+        if not mine:
+            raise PluginError("it implements no hook: mark register(zoo) with @genzoo.hookimpl")
+
+    def _hang_catalogue(self) -> None:
+        """The built-in cards: registry.yaml, whose files lie with the plugin that brings the card's generator."""
+        path = catalogue_path()
+        try:
+            for card in read_catalogue(path):
+                entry = self.entries.get(("generator", card.generator))
+                root = entry.plugin.root if entry else path.parent
+                if card.name not in self.shelf:
+                    self.shelf[card.name] = Shelved(card, root)
+        except CardError as error:
+            self.broken["registry.yaml"] = Broken("registry.yaml", "genzoo", "", _cause(error))
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def names(self, kind: str) -> list[str]:
+        """Registered names of one kind, sorted."""
+        return sorted(name for k, name in self.entries if k == kind)
+
+    def card(self, name: str) -> Card:
+        """The card of that name; raises UnknownName with the nearest."""
+        return self._shelved(name).card
+
+    def root(self, name: str) -> Path:
+        """The folder that a card's files lie in."""
+        return self._shelved(name).root
+
+    def _shelved(self, name: str) -> Shelved:
+        if name not in self.shelf:
+            raise UnknownName("model", name, self.shelf, self._hint())
+        return self.shelf[name]
+
+    def cards(self, pattern: str = "*") -> list[Card]:
+        """Cards whose names match a glob, sorted by name."""
+        return [self.shelf[name].card for name in sorted(self.shelf) if fnmatch.fnmatchcase(name, pattern)]
+
+    def _hint(self) -> str:
+        return f"({len(self.broken)} broken; see genzoo plugins)" if self.broken else ""
+
+    def find(self, kind: str, name: str) -> type[Any]:
+        """The class registered under a name.
+
+        Raises:
+            UnknownName: with the nearest name.
+            PluginError: its module cannot be imported, or holds something else; names plugin and version.
+        """
+        entry = self.entries.get((kind, name))
+        if entry is None:
+            raise UnknownName(kind, name, self.names(kind), self._hint())
+        who = f"plugin {entry.plugin.name!r} ({entry.plugin.package} {entry.plugin.version})"
+        try:
+            found = _resolve(entry.target)
+            base = _resolve(KINDS[kind])
+        except (Exception, SystemExit) as error:
+            raise PluginError(f"{who}: {kind} {name!r} cannot be loaded: {_cause(error)}") from error
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise PluginError(f"{who}: {kind} {name!r} is not a subclass of genzoo.{base.__name__}")
+        if inspect.isabstract(found):
+            missing = ", ".join(sorted(found.__abstractmethods__))
+            raise PluginError(f"{who}: {kind} {name!r} does not implement {missing}")
+        return found
+
+    def make(self, kind: str, spec: str) -> Any:
+        """An object from ``name`` or ``name:key=value,key=value``, as ``ddim:eta=0.5,spacing=trailing``."""
+        name, _, rest = spec.partition(":")
+        given: dict[str, Any] = {}
+        for part in filter(None, rest.split(",")):
+            key, equals, value = part.partition("=")
+            if not equals:
+                raise OptionError(f"{kind} {spec!r}: write options as name:key=value,key=value")
+            given[key.strip()] = documents.scalar(value.strip())
+        found = self.find(kind, name.strip())
+        try:
+            return found(**given)
+        except ValidationError as error:
+            known = ", ".join(getattr(found, "model_fields", {})) or "none"
+            raise OptionError(f"{explain(error, f'{kind} {name}')}; its options: {known}") from None
+
+    def load(
+        self, name: str, *, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+    ) -> Generator:
+        """The model of that name with its verified weights, in evaluation mode.
+
+        Args:
+            name: a card's name, as ``ddpm.fashion-mnist``.
+            device: "cpu", "cuda", ...; the CPU by default.
+            dtype: of the weights, as torch.bfloat16 or "bfloat16"; float32 by default.
+
+        Raises:
+            UnknownName: no such card; says the nearest.
+            WeightsError: missing, truncated, changed or ill-fitting weights.
+        """
+        from genzoo.weights import load_generator  # the one step from the light modules to torch
+
+        return load_generator(self, name, device=device, dtype=dtype)
+
+    def extend_cli(self, cli: Any) -> None:
+        """Let every working plugin add its commands; one that fails is shown by ``genzoo plugins``."""
+        hooks = {impl.plugin_name: impl for impl in self._manager.hook.commands.get_hookimpls()}
+        for name, impl in hooks.items():
+            plugin = self.plugins[name]
+            try:
+                impl.function(*({"cli": cli}[argument] for argument in impl.argnames))
+            except (Exception, SystemExit) as error:
+                self.broken[name] = Broken(name, plugin.package, plugin.version, f"commands: {_cause(error)}")
+
+
+def _manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def _resolve(target: str | type) -> Any:
+    if not isinstance(target, str):
+        return target
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _cause(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, GenzooError) else f"{type(error).__name__}: {text}"
+
+
+def catalogue_path() -> Path:
+    """registry.yaml: inside an installed package, or at the top of a checkout."""
+    packaged = Path(str(importlib.resources.files("genzoo"))) / "registry.yaml"
+    return packaged if packaged.exists() else packaged.parent.parent / "registry.yaml"
+
+
+@functools.cache
+def default_zoo() -> Zoo:
+    """The zoo of everything that is installed, made at first use."""
+    return Zoo.discover()
+
+
+def listing(names: Iterable[str]) -> str:
+    """Names for a message."""
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,140 @@
+"""Noise schedules: t -> (alpha, sigma) with x_t = alpha(t) x_0 + sigma(t) eps."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from genzoo.errors import OptionError
+from genzoo.frozen import Frozen
+
+
+class NoiseSchedule(ABC):
+    """How much of the data and how much noise x_t holds at time t in [0, length].
+
+    Time 0 is clean data (alpha 1, sigma 0), so the last step of a walk needs no special case. All numbers are float64.
+    """
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """The largest time; x_length is (nearly) pure noise."""
+
+    @abstractmethod
+    def angle(self, t: Tensor) -> Tensor:
+        """phi(t) in [0, pi/2], float64, with alpha = cos(phi) and sigma = sin(phi)."""
+
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma) of times ``t`` in [0, length], float64, of t's shape."""
+        if t.numel() and not (0 <= float(t.min()) and float(t.max()) <= self.length):
+            raise OptionError(f"time {t.flatten().tolist()[:4]} lies outside [0, {self.length}]")
+        phi = self.angle(t.double())
+        return torch.cos(phi), torch.sin(phi)
+
+    def level(self, t: float) -> tuple[float, float]:
+        """(alpha, sigma) of one time as floats."""
+        alpha, sigma = self.levels(torch.tensor([t], dtype=torch.float64))
+        return float(alpha), float(sigma)
+
+    def timestep(self, t: float | Tensor) -> float | Tensor:
+        """What the network is told of time t: counted from 0 for the first noisy level, as the field's files do."""
+        return t - 1
+
+    def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor | float) -> Tensor:
+        """The forward process in one step: x_t = alpha(t) x_0 + sigma(t) eps (DDPM, eq. 4).
+
+        Args:
+            x0, eps: (N, ...) of one shape.
+            t: a time in [0, length], or (N,) of them.
+        """
+        times = torch.as_tensor(t, dtype=torch.float64)
+        shape = (-1,) + (1,) * (x0.ndim - 1)
+        alpha, sigma = (level.reshape(shape).to(x0) for level in self.levels(times.reshape(-1)))
+        return alpha * x0 + sigma * eps
+
+
+class DiscreteSchedule(NoiseSchedule):
+    """A table of cumulative products abar_1 .. abar_T, as DDPM defines them; times between entries are interpolated.
+
+    Args:
+        abar: T numbers that fall from nearly 1 to nearly 0 (0 itself is allowed in the last place).
+    """
+
+    def __init__(self, abar: Sequence[float] | Tensor) -> None:
+        table = torch.as_tensor(abar, dtype=torch.float64).cpu()
+        full = torch.cat([torch.ones(1, dtype=torch.float64), table])
+        if table.ndim != 1 or not len(table) or not bool((full[1:] < full[:-1]).all()) or float(table[-1]) < 0:
+            raise OptionError("abar must be a list of numbers that falls strictly from below 1 to 0 or above")
+        self.abar = table
+        # atan2 keeps both ends exact: sigma(0) = 0, and alpha(T) = 0 for a zero-terminal-SNR schedule.
+        self._angles = torch.atan2((1 - full).sqrt(), full.sqrt())
+
+    @property
+    def length(self) -> int:
+        return len(self.abar)
+
+    def angle(self, t: Tensor) -> Tensor:
+        low = t.floor().clamp(max=self.length - 1).long()
+        angles = self._angles.to(t.device)
+        return torch.lerp(angles[low], angles[low + 1], t - low)
+
+
+def betas_of(abar: Tensor) -> Tensor:
+    """beta_t = 1 - abar_t / abar_(t-1), with abar_0 = 1."""
+    return 1 - abar / torch.cat([torch.ones(1, dtype=abar.dtype), abar[:-1]])
+
+
+def zero_terminal_snr(abar: Tensor) -> Tensor:
+    """Rescaled so that the last level is pure noise and the first stays as it was (Lin et al. 2024, algorithm 1).
+
+    sqrt(abar)' = (sqrt(abar) - sqrt(abar_T)) sqrt(abar_1) / (sqrt(abar_1) - sqrt(abar_T)).
+    """
+    root = abar.sqrt()
+    return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+
+
+class ScheduleConfig(Frozen):
+    """A named schedule. ``build`` gives the table.
+
+    linear: beta from beta_start to beta_end (Ho et al. 2020); scaled-linear: the same for sqrt(beta) (Rombach et al.
+    2022); cosine: abar(s) = cos^2((s + 0.008) / 1.008 * pi/2), beta at most 0.999 (Nichol & Dhariwal 2021, eq. 17).
+    """
+
+    kind: Literal["linear", "scaled-linear", "cosine"] = "linear"
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    zero_terminal_snr: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ScheduleConfig:
+        if self.beta_start > self.beta_end:
+            raise ValueError(f"beta_start {self.beta_start} is above beta_end {self.beta_end}")
+        if self.zero_terminal_snr and self.steps < 2:
+            raise ValueError("zero_terminal_snr needs at least 2 steps")
+        return self
+
+    @cached_property
+    def table(self) -> Tensor:
+        """abar, float64, (steps,)."""
+        if self.kind == "cosine":
+            s = torch.arange(self.steps + 1, dtype=torch.float64) / self.steps
+            f = torch.cos((s + 0.008) / 1.008 * (math.pi / 2)) ** 2
+            betas = (1 - f[1:] / f[:-1]).clamp(max=0.999)
+        elif self.kind == "scaled-linear":
+            betas = torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.steps, dtype=torch.float64) ** 2
+        else:
+            betas = torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64)
+        abar = torch.cumprod(1 - betas, 0)
+        return zero_terminal_snr(abar) if self.zero_terminal_snr else abar
+
+    def build(self) -> DiscreteSchedule:
+        """The schedule these settings describe."""
+        return DiscreteSchedule(self.table)
