@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from genzoo.errors import OptionError
 from genzoo.schedule import NoiseSchedule
 
 #: What the network is told beside x_t and t: keyword arguments, each with one row a sample.
@@ -60,13 +61,20 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, t: float | Tensor, condition: Condition) -> Tensor:
         """x_0, not clipped. ``x``: (N, C, H, W); ``t``: one time for all, or (N,) float64."""
         if isinstance(t, Tensor):
-            alpha, sigma = (level.reshape(-1, 1, 1, 1).to(x) for level in self.schedule.levels(t))
-            output = self.predict(x, t, condition)
-            return to_x0(output, x, alpha, sigma, self.prediction)
+            levels = self.schedule.levels(t)
+            self._check_alpha(float(levels[0].min()))
+            alpha, sigma = (level.reshape(-1, 1, 1, 1).to(x) for level in levels)
+            return to_x0(self.predict(x, t, condition), x, alpha, sigma, self.prediction)
         a, s = self.schedule.level(t)
-        if a == 0 and self.prediction == "eps":
-            raise ValueError("an eps prediction says nothing about x_0 where alpha is 0; use a v or x0 prediction")
+        self._check_alpha(a)
         return to_x0(self.predict(x, t, condition), x, a, s, self.prediction)
+
+    def _check_alpha(self, alpha: float) -> None:
+        if alpha == 0 and self.prediction == "eps":
+            raise OptionError(
+                "an eps prediction says nothing about x_0 at pure noise, where a zero-terminal-SNR schedule ends; use a "
+                "model that predicts v or x0, or a scheduler that starts below it, as ddim:spacing=leading"
+            )
 
     def predict(self, x: Tensor, t: float | Tensor, condition: Condition) -> Tensor:
         """The network's own output at x_t, in x's channels."""

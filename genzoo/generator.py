@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, Strict, ValidationError
 from torch import Tensor, nn
 
 from genzoo.errors import OptionError, UnknownName, explain
-from genzoo.frozen import Frozen, Seq
+from genzoo.frozen import Frozen
 from genzoo.noise import Noise
 
 if TYPE_CHECKING:
@@ -27,9 +27,13 @@ class Options(Frozen):
     """What every generator can be asked per call. A family adds its own fields, each described and defaulted."""
 
     labels: Annotated[
-        Seq[int | str] | int | str | None,
+        Annotated[tuple[int | str, ...], Strict(False)] | int | str | None,
         Field(description="class numbers or names, one or one per image; by default each seed draws its own"),
     ] = None
+
+
+#: Options under a name that Generator's own attribute does not hide.
+_Options = Options
 
 
 class Generator(nn.Module, ABC):
@@ -100,7 +104,7 @@ class Generator(nn.Module, ABC):
             return self.card.classes
         return tuple(str(i) for i in range(self.num_classes))
 
-    def options(self, **given: Any) -> Options:
+    def options(self, **given: Any) -> _Options:
         """The family's options: its defaults, overridden by the card's, overridden by ``given``.
 
         Raises OptionError that names every unknown or unfit option.
@@ -132,11 +136,12 @@ class Generator(nn.Module, ABC):
         return tuple(self._label_number(label) for label in listed)
 
     def _label_number(self, label: int | str) -> int:
-        if isinstance(label, str) and not label.isdecimal():
+        if isinstance(label, str):
             folded = {name.casefold(): i for i, name in reversed(list(enumerate(self.classes)))}
-            if label.casefold() not in folded:
+            if label.casefold() in folded:
+                return folded[label.casefold()]
+            if not label.isdecimal():
                 raise OptionError(str(UnknownName("label", label, self.classes)))
-            return folded[label.casefold()]
         if not 0 <= int(label) < self.num_classes:
             raise OptionError(f"label {label} is out of range; this model knows 0 to {self.num_classes - 1}")
         return int(label)
@@ -180,7 +185,7 @@ class Generator(nn.Module, ABC):
     ) -> Iterator[Tensor]:
         """``generate`` batch by batch, on the CPU's side of memory: for progress bars and runs larger than memory."""
         for *_, last in self.trajectories(seeds, noise=noise, batch=batch, exact=exact, **options):
-            yield last
+            yield last.cpu()
 
     @final
     def trajectories(
@@ -196,7 +201,8 @@ class Generator(nn.Module, ABC):
         wanted = self.options(**options)
         if seeds is None:
             seeds = range(len(noise)) if noise is not None else (0,)
-        everything = Noise((seeds,) if isinstance(seeds, int) else tuple(seeds))
+        seeds = _plain(seeds)
+        everything = Noise(tuple(seeds) if isinstance(seeds, Iterable) else (seeds,))
         if not len(everything):
             raise OptionError("no seeds: give at least one")
         if noise is not None and len(noise) != len(everything):
@@ -217,7 +223,7 @@ class Generator(nn.Module, ABC):
             chosen = None if labels is None else tuple(labels[row] for row in padded)
             yield self._steps(part, wanted.model_copy(update={"labels": chosen}), len(rows))
 
-    def _steps(self, noise: Noise, options: Options, keep: int) -> Iterator[Tensor]:
+    def _steps(self, noise: Noise, options: _Options, keep: int) -> Iterator[Tensor]:
         steps = self.sample(noise, options)
         while True:
             # The mode is set around every step, so that a consumer's code between two steps never runs inside it.
@@ -230,7 +236,7 @@ class Generator(nn.Module, ABC):
 
 
 def _plain(value: Any) -> Any:
-    """Tensors and arrays of labels as lists, which is what the options check."""
+    """Tensors and arrays as lists or bare numbers, which is what is checked."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 

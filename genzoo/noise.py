@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import zlib
 from collections.abc import Sequence
 
@@ -18,9 +19,12 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     """``seeds`` as a tuple of plain ints in [0, 2**32); raises OptionError for anything else."""
     checked = []
     for seed in seeds:
-        if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        try:
+            value = operator.index(seed)
+        except TypeError:
+            raise OptionError(f"a seed is an integer, not {seed!r}") from None
+        if isinstance(seed, bool):
             raise OptionError(f"a seed is an integer, not {seed!r}")
-        value = seed.__index__()
         if not 0 <= value < SEED_LIMIT:
             raise OptionError(f"seed {value} is out of range; give 0 to {SEED_LIMIT - 1}")
         checked.append(value)
@@ -58,7 +62,7 @@ class Noise:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers of shape (N, *shape)."""
-        out = torch.empty(len(self), *shape)
+        out = torch.empty(len(self), *shape, dtype=torch.float32)
         for row, stream in zip(out, self._streams, strict=True):
             # A one-sample batch dimension: the same call, so the same numbers, as other libraries make per image.
             torch.randn((1, *shape), generator=stream, out=row[None])

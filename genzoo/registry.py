@@ -339,13 +339,22 @@ class Zoo:
 
     def extend_cli(self, cli: Any) -> None:
         """Let every working plugin add its commands; one that fails is shown by ``genzoo plugins``."""
-        hooks = {impl.plugin_name: impl for impl in self._manager.hook.commands.get_hookimpls()}
-        for name, impl in hooks.items():
-            plugin = self.plugins[name]
+        import click
+
+        for impl in list(self._manager.hook.commands.get_hookimpls()):
+            plugin = self.plugins[impl.plugin_name]
+            apart = click.Group()
             try:
-                impl.function(*({"cli": cli}[argument] for argument in impl.argnames))
+                impl.function(*({"cli": apart}[argument] for argument in impl.argnames))
+                taken = sorted(set(apart.commands) & set(cli.commands))
+                if taken:
+                    raise PluginError(f"command {taken[0]!r} exists already; choose another name")
             except (Exception, SystemExit) as error:
-                self.broken[name] = Broken(name, plugin.package, plugin.version, f"commands: {_cause(error)}")
+                cause = f"commands: {_cause(error)}"
+                self.broken[plugin.name] = Broken(plugin.name, plugin.package, plugin.version, cause)
+                continue
+            for name, command in apart.commands.items():
+                cli.add_command(command, name)
 
 
 def _manager() -> pluggy.PluginManager:

@@ -36,7 +36,8 @@ class NoiseSchedule(ABC):
         if t.numel() and not (0 <= float(t.min()) and float(t.max()) <= self.length):
             raise OptionError(f"time {t.flatten().tolist()[:4]} lies outside [0, {self.length}]")
         phi = self.angle(t.double())
-        return torch.cos(phi), torch.sin(phi)
+        # Not cos(phi): the float64 nearest to pi/2 has the cosine 6e-17, and alpha must be able to be 0.
+        return torch.sin(math.pi / 2 - phi), torch.sin(phi)
 
     def level(self, t: float) -> tuple[float, float]:
         """(alpha, sigma) of one time as floats."""
@@ -69,7 +70,7 @@ class DiscreteSchedule(NoiseSchedule):
 
     def __init__(self, abar: Sequence[float] | Tensor) -> None:
         table = torch.as_tensor(abar, dtype=torch.float64).cpu()
-        full = torch.cat([torch.ones(1, dtype=torch.float64), table])
+        full = torch.cat([torch.ones(1, dtype=torch.float64), table.flatten()])
         if table.ndim != 1 or not len(table) or not bool((full[1:] < full[:-1]).all()) or float(table[-1]) < 0:
             raise OptionError("abar must be a list of numbers that falls strictly from below 1 to 0 or above")
         self.abar = table

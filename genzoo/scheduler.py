@@ -58,7 +58,7 @@ Spacing = Literal["leading", "trailing", "linspace", "quadratic"]
 
 
 def spaced_times(steps: int, length: int, spacing: Spacing, offset: int = 0) -> list[float]:
-    """``steps`` times in [1, length] that fall strictly, and 0 at the end.
+    """``steps`` times in [1, length] that fall strictly (fewer where rounding merges some), and 0 at the end.
 
     Args:
         steps: how many evaluations, 1 to ``length``.
@@ -68,20 +68,25 @@ def spaced_times(steps: int, length: int, spacing: Spacing, offset: int = 0) -> 
     """
     if not 1 <= steps <= length:
         raise OptionError(f"steps={steps} is out of range; this model's schedule has {length}: give 1 to {length}")
+    # Floating-point sums in numpy's order, so that halves round to the timesteps that other libraries walk over.
     if spacing == "leading":
         timesteps = [i * (length // steps) + offset for i in range(steps)]
     elif spacing == "trailing":
-        timesteps = [round(length - i * length / steps) - 1 for i in range(steps)][::-1]
+        stride = (length - length / steps) - length
+        timesteps = [round(length + i * stride) - 1 for i in range(steps)]
     elif spacing == "linspace":
-        timesteps = [round(i * (length - 1) / max(steps - 1, 1)) for i in range(steps)]
-        if steps == 1:
-            timesteps = [length - 1]
+        timesteps = [round(k) for k in _ramp(length - 1, steps)]
     else:
-        end = (0.8 * length) ** 0.5
-        timesteps = [int((end * i / max(steps - 1, 1)) ** 2) for i in range(steps)]
+        timesteps = [int(root**2) for root in _ramp((0.8 * length) ** 0.5, steps)]
     # Rounding can make neighbours meet (quadratic grids with many steps): one evaluation there is enough.
     kept = sorted({min(k, length - 1) for k in timesteps}, reverse=True)
     return [float(k + 1) for k in kept] + [0.0]
+
+
+def _ramp(end: float, steps: int) -> list[float]:
+    """``steps`` even numbers from 0 to ``end``; one alone is ``end``, for a walk has to begin in the noise."""
+    stride = end / max(steps - 1, 1)
+    return [i * stride for i in range(steps - 1)] + [end]
 
 
 class Scheduler(Frozen, ABC):

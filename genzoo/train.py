@@ -21,6 +21,8 @@ import yaml
 from pydantic import Field, ValidationError
 from torch import Tensor
 
+from genzoo import evaluate
+from genzoo.bench import processor
 from genzoo.cards import Asset, Card, Name
 from genzoo.checkpoints import Checkpoints
 from genzoo.data import Batches, Images
@@ -28,7 +30,9 @@ from genzoo.documents import load
 from genzoo.errors import OptionError, TrainingError, explain
 from genzoo.files import write_whole
 from genzoo.frozen import Frozen
+from genzoo.generator import Generator
 from genzoo.images import grid, save_png
+from genzoo.metric import Extractor, Features
 from genzoo.recipe import Batch, Recipe
 from genzoo.registry import Zoo
 from genzoo.weights import CARD_FILE, write
@@ -53,6 +57,20 @@ class DataChoice(Frozen):
         return images
 
 
+class Measure(Frozen):
+    """Quality measured while a run goes on, for its curve: it goes to the log and changes nothing.
+
+    Attributes:
+        extractor: a registered extractor that ships a reference for the data.
+        every: in steps.
+        n: images a time, from the seeds 0 to n - 1, with balanced labels.
+    """
+
+    extractor: Name
+    every: Every
+    n: Annotated[int, Field(ge=20, le=100_000)] = 2000
+
+
 class RecipeFile(Frozen):
     """A recipe as it is written down.
 
@@ -64,6 +82,7 @@ class RecipeFile(Frozen):
         seed, steps, batch: of the run.
         settings: the recipe's own ``Config``.
         log_every, preview_every, checkpoint_every: in steps.
+        measure: what is measured on the way, if anything.
     """
 
     version: Annotated[int, Field(ge=1, le=1)]
@@ -77,12 +96,14 @@ class RecipeFile(Frozen):
     log_every: Every = 50
     preview_every: Every = 1000
     checkpoint_every: Every = 500
+    measure: Measure | None = None
 
     @property
     def run(self) -> str:
         """Identifies what the weights depend on; how often things are written does not count, nor does the length,
         so that a finished run can be lengthened."""
-        kept = self.model_dump(mode="json", exclude={"log_every", "preview_every", "checkpoint_every", "steps", "name"})
+        written = {"log_every", "preview_every", "checkpoint_every", "measure", "steps", "name"}
+        kept = self.model_dump(mode="json", exclude=written)
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
@@ -159,7 +180,8 @@ def train(
     if done > file.steps:
         raise TrainingError(f"{out} stands at step {done}, beyond the recipe's {file.steps}")
     log = _Log(out / "log.jsonl", done)
-    yield from _loop(file, recipe, images, checkpoints, log, out, done, before, time_limit, target)
+    curve = Curve(zoo, file) if file.measure else None
+    yield from _loop(file, recipe, images, checkpoints, log, curve, out, done, before, time_limit, target)
 
 
 def _loop(
@@ -168,6 +190,7 @@ def _loop(
     images: Images,
     checkpoints: Checkpoints,
     log: _Log,
+    curve: Curve | None,
     out: Path,
     done: int,
     before: float,
@@ -197,12 +220,38 @@ def _loop(
             left = (file.steps - number) * file.batch / max(speed, 1e-9)
         if number % file.preview_every == 0 or number == file.steps:
             _preview(recipe, out / "previews" / f"step-{number:08d}.png")
+        if curve is not None and (number % curve.every == 0 or number == file.steps):
+            log.write({"step": number, **curve.measure(recipe)})
         if saved:
             checkpoints.save(number, recipe.parts(), {"seconds": seconds})
         yield Progress(number, file.steps, means, speed, seconds, left, saved)
         if out_of_time and number < file.steps:
             return
     write_model(file, recipe, images, out / "model", before + time.monotonic() - began)
+
+
+class Curve:
+    """Frechet distance and label accuracy of the result as it stands."""
+
+    def __init__(self, zoo: Zoo, file: RecipeFile) -> None:
+        if file.measure is None:
+            raise TrainingError("the recipe has no key measure")
+        self.every, self.n = file.measure.every, file.measure.n
+        self.extractor: Extractor = zoo.make("extractor", file.measure.extractor)
+        self.reference = evaluate.reference_of(zoo, self.extractor, file.data.name, "test")
+        self.metrics = {name: zoo.make("metric", name) for name in ("frechet", "label-accuracy")}
+
+    def measure(self, recipe: Recipe) -> dict[str, float]:
+        """The values by metric; nothing where the recipe makes no generator."""
+        model = recipe.trained().module
+        if not isinstance(model, Generator):
+            return {}
+        labels = evaluate.balanced_labels(model, self.n)
+        images = model.generate(range(self.n), **({"labels": labels} if labels else {})).cpu()
+        seen = self.extractor.over(images)
+        fake = Features(seen.vectors, seen.logits, torch.tensor(labels) if labels else None)
+        scores = evaluate.measure_metrics(self.metrics, fake, self.reference)
+        return {score.metric: score.value for score in scores}
 
 
 def _step(
@@ -247,7 +296,7 @@ def write_model(file: RecipeFile, recipe: Recipe, images: Images, folder: Path, 
         "images": file.steps * file.batch,
         "minutes": round(seconds / 60, 2),
         "hardware": hardware(),
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"torch": str(torch.__version__), "python": platform.python_version()},
     }
     if not trained.card:
         write_whole(folder / "training.yaml", yaml.safe_dump(training, sort_keys=False))
@@ -277,14 +326,8 @@ def recipe_classes(draft: dict[str, Any]) -> int:
 
 
 def hardware() -> str:
-    """The machine in words: processor and cores in use."""
-    name = platform.processor() or platform.machine()
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-        name = next((line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")), name)
-    except OSError:
-        pass
-    return f"{name}, {torch.get_num_threads()} threads"
+    """The machine in words: processor and threads in use."""
+    return f"{processor()}, {torch.get_num_threads()} threads"
 
 
 class _Log:

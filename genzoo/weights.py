@@ -1,97 +1,78 @@
-"""Weights: safetensors only, and everything that is loaded is checked before it is used."""
+"""Weights into models: everything that is loaded is checked before it is used."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_bytes
-from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from genzoo.cards import Asset, Card
+from genzoo.cards import Card
 from genzoo.documents import DocumentError
 from genzoo.documents import load as load_document
 from genzoo.errors import CardError, OptionError, WeightsError, explain
-from genzoo.files import open_regular, sha256_of, whole_file
+from genzoo.tensors import Tensors, is_finite, read, write
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from genzoo.generator import Generator
     from genzoo.registry import Zoo
+
+__all__ = ["CARD_FILE", "MAX_PARAMETERS", "assign", "build", "find_card", "load_generator", "read", "write"]
 
 #: The largest number of parameters that a config may ask for: far above any model here, far below a machine's memory.
 MAX_PARAMETERS = 8 * 10**9
 
+#: The most numbers that an image may have.
+MAX_PIXELS = 1 << 28
+
 CARD_FILE = "card.yaml"
 
+#: The types among which a network's numbers may be converted: what one cannot hold is found after the conversion.
+_NARROW = (torch.float32, torch.float16, torch.bfloat16)
+_WIDE = (*_NARROW, torch.float64)
 
-def read(path: Path, pinned: Asset | None = None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
 
-    Args:
-        path: the file.
-        pinned: the size and sha256 that it must have.
+class Hollow(TorchFunctionMode):
+    """Modules that are made inside have parameters without memory, on the meta device, and real buffers.
 
-    Raises WeightsError that says what is wrong and what to do.
+    A parameter begins with ``torch.empty`` (or random numbers) and is filled in place, which costs nothing on the meta
+    device; what is worked out from the config (tables, masks) begins with ``arange``, ``zeros`` and the like, and must
+    be real, for no file holds it. Numbers are counted as they are asked for, so that a config that asks for too many is
+    refused before any of them exists.
     """
-    if not path.exists():
-        raise WeightsError(f"{path}: the weights are missing; reinstall the package that brings them")
-    with open_regular(path, WeightsError) as file:
-        raw = file.read()
-    if pinned is not None:
-        import hashlib
 
-        if len(raw) != pinned.size:
-            raise WeightsError(f"{path}: {len(raw)} bytes where its card says {pinned.size}; fetch or reinstall it")
-        found = hashlib.sha256(raw).hexdigest()
-        if found != pinned.sha256:
-            raise WeightsError(f"{path}: changed: sha256 {found} where its card says {pinned.sha256}; reinstall it")
-    _check_header(raw, path)
-    try:
-        return load_bytes(raw)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path}: not a safetensors file: {error}") from None
+    _UNFILLED = (torch.empty, torch.randn, torch.rand)
+    _FILLED = (torch.zeros, torch.ones, torch.full, torch.eye)
 
+    def __init__(self, most: int, what: str) -> None:
+        super().__init__()
+        self.most, self.what, self.count = most, what, 0
 
-def _check_header(raw: bytes, path: Path) -> None:
-    """What the format's own reader lets pass: a key twice (the last would win), unprintable names."""
-    length = int.from_bytes(raw[:8], "little")
-    if len(raw) < 8 or length > len(raw) - 8:
-        raise WeightsError(f"{path}: cut short: {len(raw)} bytes, and its header alone needs {8 + length}")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        doubled = {key for key in keys if keys.count(key) > 1} if len(set(keys)) != len(keys) else set()
-        if doubled:
-            raise WeightsError(f"{path}: {sorted(doubled)[0]!r} stands in its header twice")
-        return dict(pairs)
-
-    try:
-        header = json.loads(raw[8 : 8 + length], object_pairs_hook=unique)
-    except (ValueError, RecursionError):
-        raise WeightsError(f"{path}: not a safetensors file: its header is not JSON") from None
-    if not isinstance(header, dict):
-        raise WeightsError(f"{path}: not a safetensors file: its header is not a mapping")
-    odd = [name for name in header if not name.isprintable() or not name]
-    if odd:
-        raise WeightsError(f"{path}: tensor name {odd[0]!r} is not printable")
-
-
-def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Asset:
-    """Write tensors whole or not at all; returns the file's pin, with its bare name."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with whole_file(path) as part:
-        save_file(plain, part, dict(metadata or {}))
-    return Asset(file=path.name, sha256=sha256_of(path), size=path.stat().st_size)
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = dict(kwargs or {})
+        if func not in self._UNFILLED and func not in self._FILLED:
+            return func(*args, **given)
+        planned = func(*args, **{key: value for key, value in given.items() if key != "generator"} | {"device": "meta"})
+        self.count += planned.numel()
+        if self.count > self.most:
+            raise CardError(f"{self.what} asks for more than {self.most:.3g} numbers, which is the most that is built")
+        wanted = given.get("device")
+        if func in self._UNFILLED and (wanted is None or torch.device(wanted).type == "meta"):
+            return planned
+        return func(*args, **given)
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, finite: bool = True) -> None:
     """Put tensors into a module, strictly: every name, shape and dtype must fit, or nothing changes.
+
+    The tensors themselves become the parameters where dtype and memory format fit; those that are mapped from a file
+    (``Tensors``) are then read when they are first used.
 
     Args:
         module: parameters may be on the meta device.
@@ -108,40 +89,73 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, fin
             wrong.append(f"unexpected {name} {tuple(tensor.shape)}")
         elif tensor.shape != wanted[name].shape:
             wrong.append(f"{name} is {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}")
-        elif tensor.is_floating_point() != wanted[name].is_floating_point() or tensor.dtype == torch.float64:
+        elif tensor.dtype != wanted[name].dtype and not (tensor.dtype in _NARROW and wanted[name].dtype in _WIDE):
             wrong.append(f"{name} is {tensor.dtype}, not {wanted[name].dtype}")
-        elif finite and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        elif finite and tensor.is_floating_point() and not is_finite(tensor):
             wrong.append(f"{name} holds NaN or infinity")
+    _refuse(wrong, source)
+    fitted = {}
+    for name, tensor in tensors.items():
+        fitted[name] = _fitted(tensor, wanted[name])
+        if fitted[name] is not tensor:
+            if finite and tensor.is_floating_point() and not is_finite(fitted[name]):
+                wrong.append(f"{name} holds numbers beyond the range of {wanted[name].dtype}")
+            if isinstance(tensors, Tensors):
+                tensors.release(name)
+    _refuse(wrong, source)
+    module.load_state_dict(fitted, strict=True, assign=True)
+
+
+def _refuse(wrong: list[str], source: str) -> None:
     if wrong:
         shown = "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
         raise WeightsError(f"{source}: {len(wrong)} tensors do not fit the model: {shown}")
-    cast = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
-    module.load_state_dict(cast, strict=True, assign=True)
 
 
-def build(zoo: Zoo, card: Card, *, materialise: bool = True) -> Generator:
-    """The card's generator: without weights on the meta device, or with fresh ones where ``materialise``.
+def _fitted(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor in the dtype and memory format of ``like``: itself where both are so already."""
+    last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    return tensor.to(like.dtype, memory_format=layout)
+
+
+def build(zoo: Zoo, card: Card, *, materialise: bool = True, dtype: torch.dtype = torch.float32) -> Generator:
+    """The card's generator: with fresh weights where ``materialise``, else with parameters on the meta device.
 
     Raises CardError for a config that the generator refuses, or that asks for more than ``MAX_PARAMETERS``.
     """
     cls = zoo.find("generator", card.generator)
+    what = f"config of {card.name}"
     try:
         config = cls.Config.model_validate_json(json.dumps(card.config), strict=True)
     except ValidationError as error:
-        raise CardError(explain(error, f"config of {card.name}")) from None
-    with torch.device("meta"):
+        raise CardError(explain(error, what)) from None
+    # First without memory, whatever is wanted: what asks for too much, or for other images, is refused for nothing.
+    with Hollow(MAX_PARAMETERS, what):
         model: Generator = cls(config)
-    count = sum(p.numel() for p in model.parameters())
-    if count > MAX_PARAMETERS:
-        raise CardError(f"config of {card.name} asks for {count:.3g} parameters; at most {MAX_PARAMETERS:.3g} are built")
-    if materialise:
+    _check_images(card, model)
+    if materialise or _unfilled(model):
         model = cls(config)
     model.card, model.zoo = card, zoo
+    return model.to(dtype)
+
+
+def _check_images(card: Card, model: Generator) -> None:
     if tuple(model.shape) != tuple(card.shape):
         raise CardError(f"card {card.name}: shape is {card.shape}, but its config makes images of {model.shape}")
+    channels, height, width = model.shape
+    if channels * height * width > MAX_PIXELS:
+        raise CardError(f"card {card.name}: images of {model.shape} are beyond the {MAX_PIXELS} numbers that are made")
     if card.classes and len(card.classes) != model.num_classes:
         raise CardError(f"card {card.name}: {len(card.classes)} classes, but its config has {model.num_classes}")
-    return model
+
+
+def _unfilled(model: nn.Module) -> bool:
+    """Whether a tensor that no file would fill has no memory: a buffer outside the state dict, or an attribute."""
+    kept = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
+    loose = [buffer for buffer in model.buffers() if id(buffer) not in kept]
+    loose += [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    return any(tensor.is_meta for tensor in loose)
 
 
 def find_card(zoo: Zoo, name: str) -> tuple[Card, Path]:
@@ -161,13 +175,24 @@ def load_generator(
     """See ``Zoo.load``."""
     card, root = find_card(zoo, name)
     target, wanted = _device(device), _dtype(dtype)
-    # Checked on the meta device first, so that a card that asks for too much, or for another shape, costs nothing.
-    build(zoo, card, materialise=False)
-    model = build(zoo, card)
-    if card.weights is not None:
-        path = root / card.weights.file
-        assign(model, read(path, card.weights), str(path))
-    return model.to(device=target, dtype=wanted).eval().requires_grad_(False)
+    if card.weights is None:
+        return _ready(build(zoo, card, dtype=wanted), target)
+    path = inside(root, card.weights.file)
+    model = build(zoo, card, materialise=False, dtype=wanted)
+    assign(model, read(path, card.weights), str(path))
+    return _ready(model, target)
+
+
+def _ready(model: Generator, device: torch.device) -> Generator:
+    return model.to(device=device).eval().requires_grad_(False)
+
+
+def inside(root: Path, name: str) -> Path:
+    """A file in a folder; one that is really somewhere else, by a link, is refused."""
+    path = root / name
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise WeightsError(f"{path}: a link that leaves {root}; put the file itself there")
+    return path
 
 
 def _device(device: torch.device | str | None) -> torch.device:

@@ -38,6 +38,8 @@ class ClassifierFree(Guidance):
     def __call__(self, denoiser: Denoiser, condition: Condition, null: Condition | None) -> Denoise:
         if self.scale == 1:
             return lambda x, t: denoiser(x, t, condition)
+        if not condition:
+            raise OptionError("this model is unconditional, so there is nothing to guide; leave guidance at 1")
         if null is None:
             raise OptionError("this model learned no null class, so only guidance=1 works")
         if self.scale == 0:

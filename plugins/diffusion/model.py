@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from genzoo.denoiser import Condition, Denoiser, Prediction
-from genzoo.errors import OptionError
 from genzoo.frozen import Frozen, Real
 from genzoo.generator import Generator, Options
 from genzoo.guidance import Guidance
@@ -152,14 +151,11 @@ class Diffusion(Generator):
     def guided(self, options: DiffusionOptions) -> Denoise:
         """(x_t, t) -> x_0 with condition, guidance and clipping inside."""
         condition, null = self.conditions(options.labels)  # type: ignore[arg-type]
-        guidance = self.guidance(options)
-        if not condition and options.guidance != 1.0:
-            raise OptionError("this model is unconditional, so there is nothing to guide; leave guidance at 1")
-        denoise, clip = guidance(self.denoiser, condition, null), self.config.clip
+        denoise, clip = self.guidance(options)(self.denoiser, condition, null), self.config.clip
         if clip is None:
             return denoise
         # After guidance, which extrapolates: clipping its two branches first would bias what it extrapolates from.
-        return lambda x, t: denoise(x, t).clamp_(-clip, clip)
+        return lambda x, t: denoise(x, t).clamp(-clip, clip)
 
     def sample(self, noise: Noise, options: Any) -> Iterator[Tensor]:
         scheduler = self.scheduler(options)
@@ -170,4 +166,7 @@ class Diffusion(Generator):
             yield self.unfold(x)
 
     def nfe(self, options: Any) -> float:
-        return self.scheduler(options).nfe(options.steps) * self.guidance(options).evaluations
+        scheduler = self.scheduler(options)
+        # A grid may hold fewer steps than were asked for, where rounding made neighbours meet.
+        steps = len(scheduler.grid(self.denoiser.schedule, options.steps).levels) - 1
+        return scheduler.nfe(steps) * self.guidance(options).evaluations

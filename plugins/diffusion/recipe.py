@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -129,6 +129,9 @@ class DiffusionRecipe(Recipe):
 
     def preview(self) -> Tensor:
         count = self.model.num_classes
-        labels = {"labels": [i % count for i in range(40)]} if count else {}
-        guidance = {"guidance": 2.0} if count and self.config.model.null_class else {}
-        return self.average.generate(range(40), steps=20, **guidance, **labels)
+        options: dict[str, Any] = {"steps": min(20, self.model.denoiser.schedule.length)}
+        if count:
+            options["labels"] = [i % count for i in range(40)]
+        if count and self.config.model.null_class:
+            options["guidance"] = 2.0
+        return self.average.generate(range(40), **options)

@@ -1,0 +1,101 @@
+"""What is in the zoo: ``list``, ``show``, ``plugins``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from genzoo.cards import Card
+from genzoo.registry import KINDS, default_zoo
+
+
+@click.command("list")
+@click.argument("pattern", default="*")
+@click.option("--json", "as_json", is_flag=True, help="Whole cards, as JSON.")
+def list_models(pattern: str, as_json: bool) -> None:
+    """Models whose names match PATTERN, a glob as 'ddpm*'."""
+    cards = default_zoo().cards(pattern)
+    if as_json:
+        click.echo(json.dumps([card.model_dump(mode="json") for card in cards], indent=1))
+        return
+    if not cards:
+        click.echo(f"no model matches {pattern!r}; see genzoo list", err=True)
+        return
+    width = max(len(card.name) for card in cards)
+    size = max(len(_megabytes(card)) for card in cards)
+    for card in cards:
+        click.echo(f"{card.name:{width}}  {_megabytes(card):>{size}}  {card.summary}")
+
+
+def _megabytes(card: Card) -> str:
+    return f"{card.weights.size / 1e6:.1f} MB" if card.weights else "-"
+
+
+@click.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="The card, as JSON.")
+def show(name: str, as_json: bool) -> None:
+    """The card of one model: what it is, how it was made, what it reaches."""
+    zoo = default_zoo()
+    card = zoo.card(name)
+    if as_json:
+        click.echo(card.model_dump_json(indent=1))
+        return
+    rows: list[tuple[str, Any]] = [
+        ("name", card.name),
+        ("summary", card.summary),
+        ("generator", card.generator),
+        ("images", " x ".join(map(str, card.shape)) + " (channels, height, width)"),
+        ("classes", ", ".join(card.classes) or "none"),
+        ("options", ", ".join(f"{key}={value}" for key, value in card.options.items()) or "the family's defaults"),
+        ("data", card.data or "unknown"),
+        ("licence", card.licence),
+        ("paper", card.paper),
+    ]
+    if card.weights:
+        rows += [("weights", f"{zoo.root(name) / card.weights.file} ({_megabytes(card)})"), ("sha256", card.weights.sha256)]
+    if card.training:
+        made = card.training
+        rows += [
+            ("recipe", zoo.root(name) / made.recipe),
+            ("training", f"{made.steps} steps of {made.batch}, seed {made.seed}, {made.minutes:.0f} min on {made.hardware}"),
+            ("versions", ", ".join(f"{key} {value}" for key, value in made.versions.items())),
+        ]
+    for label, value in rows:
+        click.echo(f"{label + ':':<11}{value}")
+    if card.results:
+        click.echo("results:")
+    for result in card.results:
+        interval = f" ({result.low:.4g} to {result.high:.4g})" if result.low is not None and result.high is not None else ""
+        through = f", {result.extractor}" if result.extractor else ""
+        click.echo(f"  {result.metric}: {result.value:.4g}{interval}, n = {result.n}{through}; {result.settings}")
+    for command in sorted({result.command for result in card.results}):
+        click.echo(f"  measured by: {command}")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def plugins(as_json: bool) -> None:
+    """Installed plugins, what each brings, and those that are broken, with the cause."""
+    zoo = default_zoo()
+    if as_json:
+        working = [
+            {"name": p.name, "package": p.package, "version": p.version, "brings": [list(item) for item in p.brings]}
+            for p in zoo.plugins.values()
+        ]
+        broken = [vars(b) for b in zoo.broken.values()]
+        click.echo(json.dumps({"plugins": working, "broken": broken}, indent=1))
+        return
+    for plugin in zoo.plugins.values():
+        click.echo(f"{plugin.name} ({plugin.package} {plugin.version})")
+        for kind in (*KINDS, "card"):
+            names = [name for k, name in plugin.brings if k == kind]
+            if names:
+                click.echo(f"  {kind}: {', '.join(names)}")
+    for broken in zoo.broken.values():
+        click.echo(f"BROKEN {broken.name} ({broken.package} {broken.version}): {broken.cause}")
+
+
+COMMANDS = (list_models, show, plugins)

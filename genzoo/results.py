@@ -1,0 +1,207 @@
+"""Results: what was measured, on what, with which settings, how often, how sure. Light: never imports torch.
+
+A report is made from these alone, so yesterday's and a colleague's can stand beside today's.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from genzoo.cards import Line, Name, Sha256, Text
+from genzoo.errors import ResultsError, explain
+from genzoo.files import open_regular, write_whole
+from genzoo.frozen import Frozen, Seq
+
+SCHEMA = "genzoo.results/1"
+
+MAX_BYTES = 256 << 20
+
+Number = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Label = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Environment(Frozen):
+    """Where it was measured.
+
+    Attributes:
+        device: "cpu", "cuda:0", ... with its name in words.
+        processor, threads: of the host.
+        platform: operating system and machine.
+        versions: of genzoo, torch, Python and what else matters.
+    """
+
+    device: Label
+    processor: Label
+    threads: Annotated[int, Field(ge=1, le=100_000)]
+    platform: Label
+    versions: dict[str, str]
+
+
+class Score(Frozen):
+    """One metric of one model, never without its n, extractor and interval (null where none is known)."""
+
+    metric: Label
+    title: Label
+    unit: str = ""
+    better: Literal["lower", "higher"]
+    about: Text = ""
+    paper: Text = ""
+    value: Number
+    low: Number | None
+    high: Number | None
+    n: Annotated[int, Field(ge=1, le=10**12)]
+
+
+class Speed(Frozen):
+    """What it costs, measured end to end: seeds to uint8 pixels on the host.
+
+    Attributes:
+        load_seconds: from the name to a model that is ready.
+        first_seconds: the first image, caches cold.
+        latency: seconds for one image, batch 1, each repetition.
+        batch, batch_seconds: of the batch run, each repetition; images/s is batch over its median.
+        peak_bytes: highest resident memory of the process (CPU) or allocated memory (GPU); null where unknown.
+        base_bytes: the same before the model was loaded.
+        nfe: evaluations of the network per image.
+        flops: floating-point operations per image; null where they cannot be counted.
+    """
+
+    load_seconds: Number
+    first_seconds: Number
+    latency: Seq[Number]
+    batch: Annotated[int, Field(ge=1)]
+    batch_seconds: Seq[Number]
+    peak_bytes: Count | None
+    base_bytes: Count | None
+    nfe: Number
+    flops: Number | None
+
+    @property
+    def median_latency(self) -> float:
+        """Seconds for one image."""
+        return median(self.latency)
+
+    @property
+    def images_per_second(self) -> float:
+        """At the measured batch size."""
+        return self.batch / median(self.batch_seconds)
+
+    @property
+    def added_bytes(self) -> int | None:
+        """Peak memory beyond what the process held before the model."""
+        if self.peak_bytes is None or self.base_bytes is None:
+            return None
+        return max(0, self.peak_bytes - self.base_bytes)
+
+
+class Sheet(Frozen):
+    """A sheet of sample images.
+
+    Attributes:
+        png: the picture, base64.
+        columns: images a row.
+        labels: the class of each column; empty where there are none.
+        seeds: the seed of each image, row by row.
+    """
+
+    png: Annotated[str, Field(max_length=64 << 20, pattern=r"^[A-Za-z0-9+/=]*$")]
+    columns: Annotated[int, Field(ge=1, le=1000)]
+    labels: Seq[Label] = ()
+    seeds: Seq[int] = ()
+
+
+class ModelResult(Frozen):
+    """Everything measured of one model, or of real images (``kind`` "data", the floor).
+
+    Attributes:
+        name, summary, generator: from its card.
+        options: all options of the run, the defaults too.
+        parameters, file_bytes: of the model; 0 for data.
+        weights: sha256 of the weights.
+        failed: why there are no numbers, where it failed.
+    """
+
+    name: Label
+    kind: Literal["model", "data"] = "model"
+    summary: Text = ""
+    generator: Label = "data"
+    options: dict[str, Any] = Field(default_factory=dict)
+    parameters: Count = 0
+    file_bytes: Count = 0
+    weights: Sha256 | None = None
+    scores: Seq[Score] = ()
+    speed: Speed | None = None
+    sheet: Sheet | None = None
+    failed: Text | None = None
+
+    def score(self, metric: str) -> Score | None:
+        """The score of that metric, or None."""
+        return next((score for score in self.scores if score.metric == metric), None)
+
+
+class Results(Frozen):
+    """One run of ``genzoo compare``.
+
+    Attributes:
+        made: when, ISO 8601, UTC.
+        command: what repeats it.
+        dataset, split: what the models are held against.
+        reference_n: real images in the reference.
+        extractor, digest: what looked at the images, and the sha256 of it.
+        n, seeds: images per model, and their seeds in words.
+        exact: whether short batches were padded.
+        batch: images per network call.
+    """
+
+    schema_: Annotated[Literal["genzoo.results/1"], Field(alias="schema")] = "genzoo.results/1"
+    made: Line
+    command: Text
+    environment: Environment
+    dataset: Name
+    split: Line
+    reference_n: Count
+    extractor: Label
+    digest: Sha256
+    n: Annotated[int, Field(ge=1, le=10**12)]
+    seeds: Line
+    batch: Annotated[int, Field(ge=1)]
+    models: Seq[ModelResult]
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return self.model_dump_json(by_alias=True, indent=1) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Write, whole or not at all."""
+        write_whole(path, self.to_json())
+
+
+def read_results(path: Path) -> Results:
+    """Results from a file; raises ResultsError that says what is wrong with it."""
+    with open_regular(path, ResultsError) as file:
+        raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise ResultsError(f"{path}: more than {MAX_BYTES} bytes; not a file of results")
+    try:
+        head = json.loads(raw)
+        found = head.get("schema") if isinstance(head, dict) else None
+    except (ValueError, RecursionError):
+        raise ResultsError(f"{path}: not JSON; give a results.json of genzoo compare") from None
+    if found != SCHEMA:
+        raise ResultsError(f"{path}: schema {found!r}, where this version reads {SCHEMA!r}; run genzoo compare again")
+    try:
+        return Results.model_validate_json(raw, strict=True)
+    except ValidationError as error:
+        raise ResultsError(explain(error, str(path))) from None
+
+
+def median(values: tuple[float, ...]) -> float:
+    """The middle value, or the mean of the two middle ones."""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

@@ -1,0 +1,269 @@
+"""Files of tensors: safetensors only, checked to the last byte of the header, mapped into memory and not copied.
+
+The header is read here and not by the format's own library, which lets a key stand twice (the last wins), unprintable
+names, bytes in BOOL that are neither 0 nor 1, and shapes beyond any memory. Whatever passes here, it reads alike.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from genzoo.cards import Asset
+from genzoo.digests import digest
+from genzoo.errors import WeightsError
+from genzoo.files import open_regular, sha256_of, whole_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+MAX_HEADER = 32 << 20
+MAX_TENSORS = 100_000
+MAX_RANK = 16
+MAX_EXTENT = 1 << 40
+MAX_NAME = 500
+
+DTYPES: Mapping[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a tensor lies in its file: its bytes are [begin, end) from the start of the file."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the head of a safetensors file says.
+
+    Attributes:
+        slots: the tensors, by name.
+        metadata: the file's own words.
+        size: the bytes that the whole file must have.
+    """
+
+    slots: Mapping[str, Slot]
+    metadata: Mapping[str, str]
+    size: int
+
+
+class Tensors(dict[str, Tensor]):
+    """Tensors by name, with what their files said.
+
+    They are views of a private mapping of the file: read when they are used, and a write to one stays in this process.
+
+    Attributes:
+        metadata: the file's own words.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] = (),
+        metadata: Mapping[str, str] | None = None,
+        mapped: Mapping[str, tuple[mmap.mmap, int, int]] | None = None,
+    ) -> None:
+        super().__init__(tensors)
+        self.metadata = dict(metadata or {})
+        self._mapped = dict(mapped or {})
+
+    def release(self, name: str) -> None:
+        """Give the memory of a tensor that was copied elsewhere back; it is read from the file again if it is used."""
+        if name in self._mapped and hasattr(mmap, "MADV_DONTNEED"):
+            mapping, begin, end = self._mapped[name]
+            first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+            if end - first >= mmap.PAGESIZE:
+                mapping.madvise(mmap.MADV_DONTNEED, first, end - first)
+
+    def renamed(self, names: Mapping[str, str]) -> Tensors:
+        """The same tensors under new names; those that ``names`` (old -> new) does not hold are left out."""
+        return Tensors(
+            {names[old]: tensor for old, tensor in self.items() if old in names},
+            self.metadata,
+            {names[old]: place for old, place in self._mapped.items() if old in names},
+        )
+
+    def joined(self, other: Tensors) -> Tensors:
+        """These and the other's; a name of both is an error."""
+        if both := sorted(self.keys() & other.keys()):
+            raise WeightsError(f"tensor {both[0]!r} stands in two files")
+        return Tensors({**self, **other}, {**self.metadata, **other.metadata}, {**self._mapped, **other._mapped})
+
+
+def read_header(path: Path) -> Header:
+    """The checked header of a safetensors file; raises WeightsError that says what is wrong with it."""
+    with open_regular(path, WeightsError) as file:
+        return _header(file, path)
+
+
+def read(path: Path, pinned: Asset | None = None) -> Tensors:
+    """The tensors of a safetensors file, mapped into memory.
+
+    Args:
+        path: the file.
+        pinned: the size and sha256 that it must have.
+
+    Raises WeightsError that says what is wrong and what to do.
+    """
+    if not path.exists():
+        raise WeightsError(
+            f"{path}: the weights are missing; reinstall the package that brings them, or pull them again"
+        )
+    with open_regular(path, WeightsError) as file:
+        if pinned is not None:
+            size = os.fstat(file.fileno()).st_size
+            if size != pinned.size:
+                raise WeightsError(f"{path}: {size} bytes where its card says {pinned.size}; fetch or reinstall it")
+            found = digest(file)
+            if found != pinned.sha256:
+                raise WeightsError(f"{path}: changed: sha256 {found} where its card says {pinned.sha256}; reinstall it")
+        header = _header(file, path)
+        # A private mapping: what is written to a tensor never reaches the file.
+        mapping = mmap.mmap(file.fileno(), header.size, access=mmap.ACCESS_COPY)
+    tensors = {name: _view(mapping, slot) for name, slot in header.slots.items()}
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.bool and tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
+            raise WeightsError(f"{path}: {name}: a truth value must be 0 or 1")
+    places = {name: (mapping, slot.begin, slot.end) for name, slot in header.slots.items()}
+    return Tensors(tensors, header.metadata, places)
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Asset:
+    """Write tensors whole or not at all; returns the file's pin, with its bare name."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with whole_file(path) as part:
+        save_file(plain, part, dict(metadata or {}))
+    return Asset(file=path.name, sha256=sha256_of(path), size=path.stat().st_size)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a floating-point tensor holds neither NaN nor infinity; makes no copy of its size."""
+    if not tensor.numel():
+        return True
+    if tensor.dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
+        return all(bool(part.float().isfinite().all()) for part in tensor.flatten().split(1 << 20))
+    low, high = torch.aminmax(tensor)
+    return bool(low.isfinite()) and bool(high.isfinite())
+
+
+def _view(mapping: mmap.mmap, slot: Slot) -> Tensor:
+    if slot.begin == slot.end:
+        return torch.empty(slot.shape, dtype=slot.dtype)
+    size = slot.dtype.itemsize
+    if slot.begin % size:  # files of old writers: a view would not be aligned
+        return torch.frombuffer(bytearray(mapping[slot.begin : slot.end]), dtype=slot.dtype).view(slot.shape)
+    count = (slot.end - slot.begin) // size
+    return torch.frombuffer(mapping, dtype=slot.dtype, count=count, offset=slot.begin).view(slot.shape)
+
+
+def _header(file: BinaryIO, path: Path) -> Header:
+    size = os.fstat(file.fileno()).st_size
+    head = file.read(8)
+    length = int.from_bytes(head, "little")
+    if len(head) < 8:
+        raise WeightsError(f"{path}: cut short: {size} bytes, and the smallest safetensors file has 10; fetch it again")
+    if length > MAX_HEADER:
+        raise WeightsError(f"{path}: not a safetensors file: its header would have {length} bytes")
+    if length > size - 8:
+        raise WeightsError(f"{path}: cut short: {size} bytes, and its header alone needs {8 + length}; fetch it again")
+    raw = file.read(length)
+    entries = _parse(raw, path)
+    metadata = _metadata(entries.pop("__metadata__", {}), path)
+    if len(entries) > MAX_TENSORS:
+        raise WeightsError(f"{path}: {len(entries)} tensors; at most {MAX_TENSORS} are read")
+    slots = {name: _slot(name, entry, 8 + length, path) for name, entry in entries.items()}
+    here = 8 + length
+    for name, slot in sorted(slots.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if slot.begin != here:
+            raise WeightsError(f"{path}: tensor {name!r} begins at byte {slot.begin}, where {here} is free")
+        here = slot.end
+    if size != here:
+        what = "cut short" if size < here else "too long"
+        raise WeightsError(f"{path}: {what}: {size} bytes where its header says {here}; fetch it again")
+    return Header(slots, metadata, here)
+
+
+def _parse(raw: bytes, path: Path) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in out:
+                raise WeightsError(f"{path}: {key[:80]!r} stands in its header twice")
+            out[key] = value
+        return out
+
+    def refuse(word: str) -> None:
+        raise ValueError(word)
+
+    # The format's own reader wants the brace first.
+    if raw[:1] != b"{":
+        raise WeightsError(f"{path}: not a safetensors file: its header is not a JSON mapping")
+    try:
+        entries: dict[str, Any] = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        raise WeightsError(f"{path}: not a safetensors file: its header is not JSON") from None
+    return entries
+
+
+def _metadata(given: Any, path: Path) -> dict[str, str]:
+    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+        raise WeightsError(f"{path}: its metadata is not a mapping of text to text")
+    return given
+
+
+def _slot(name: str, entry: Any, start: int, path: Path) -> Slot:
+    def wrong(what: str) -> WeightsError:
+        return WeightsError(f"{path}: tensor {name[:80]!r}: {what}")
+
+    if not name or not name.isprintable() or len(name) > MAX_NAME:
+        raise wrong("a name is 1 to 500 printable characters")
+    if name.startswith("/") or ".." in name.replace("\\", "/").split("/"):
+        raise wrong("a name must not look like a path that leaves its folder")
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise wrong("its entry must have dtype, shape and data_offsets, and nothing else")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise wrong(f"dtype {str(dtype)[:40]!r} is not read; known: {', '.join(DTYPES)}")
+    for what, value in (("shape", shape), ("data_offsets", offsets)):
+        if not isinstance(value, list) or not all(type(n) is int and 0 <= n <= MAX_EXTENT for n in value):
+            raise wrong(f"{what} must be a list of whole numbers from 0 to 2^40")
+    if len(shape) > MAX_RANK or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise wrong(f"shape has at most {MAX_RANK} numbers, and data_offsets are [begin, end]")
+    extent = span = 1
+    for n in shape:
+        # The strides of a tensor without elements are worked out all the same.
+        extent, span = extent * n, span * max(n, 1)
+    if span > MAX_EXTENT:
+        raise wrong(f"shape {shape} is beyond any memory")
+    if extent * DTYPES[dtype].itemsize != offsets[1] - offsets[0]:
+        raise wrong(
+            f"shape {shape} of {dtype} needs {extent * DTYPES[dtype].itemsize} bytes, not {offsets[1] - offsets[0]}"
+        )
+    return Slot(DTYPES[dtype], tuple(shape), start + offsets[0], start + offsets[1])
