@@ -91,7 +91,9 @@ class Checkpoints:
                 warnings.warn(f"checkpoint {path.stem} is damaged and passed over: {error}", stacklevel=2)
                 continue
             if record["run"] != self.run:
-                raise TrainingError(f"{path}: made with other settings; resume with its own recipe, or choose another --out")
+                raise TrainingError(
+                    f"{path}: made with other settings; resume with its own recipe, or choose another --out"
+                )
             state = unflatten(record["shape"], tensors)
             for name, part in parts.items():
                 part.load_state_dict(state[name])

@@ -14,14 +14,16 @@ from genzoo.schedule import NoiseSchedule
 #: What the network is told beside x_t and t: keyword arguments, each with one row a sample.
 Condition = Mapping[str, Tensor]
 
-#: eps: the noise; x0: the data; v = alpha eps - sigma x_0 (Salimans & Ho 2022).
-Prediction = Literal["eps", "v", "x0"]
+#: eps: the noise; x0: the data; v = alpha eps - sigma x_0 (Salimans & Ho 2022); flow = eps - x_0, the velocity of flow
+#: matching (Lipman et al. 2023).
+Prediction = Literal["eps", "v", "x0", "flow"]
 
 
 def to_x0(output: Tensor, x: Tensor, alpha: float | Tensor, sigma: float | Tensor, prediction: Prediction) -> Tensor:
     """The estimate of x_0 that a network's output stands for.
 
-    eps: (x_t - sigma eps) / alpha; v: (alpha x_t - sigma v) / (alpha^2 + sigma^2); x0: the output itself.
+    eps: (x_t - sigma eps) / alpha; v: (alpha x_t - sigma v) / (alpha^2 + sigma^2); x0: the output itself;
+    flow: (x_t - sigma u) / (alpha + sigma).
 
     Args:
         output, x: (N, C, H, W), the network's output at x_t and x_t itself.
@@ -32,6 +34,8 @@ def to_x0(output: Tensor, x: Tensor, alpha: float | Tensor, sigma: float | Tenso
         return (x - sigma * output) / alpha
     if prediction == "v":
         return (alpha * x - sigma * output) / (alpha * alpha + sigma * sigma)
+    if prediction == "flow":
+        return (x - sigma * output) / (alpha + sigma)
     return output
 
 
@@ -39,6 +43,8 @@ def target(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, prediction: Pr
     """What the network must predict at x_t = alpha x_0 + sigma eps; all of x_0's shape or broadcasting to it."""
     if prediction == "eps":
         return eps
+    if prediction == "flow":
+        return eps - x0
     return alpha * eps - sigma * x0 if prediction == "v" else x0
 
 
@@ -49,7 +55,7 @@ class Denoiser(nn.Module):
         network: called as ``network(x, timestep, **condition)``; returns x's shape (or more channels, where it also
             learned a variance: the first half is the prediction).
         schedule: the levels of the times.
-        prediction: "eps", "v" or "x0".
+        prediction: "eps", "v", "x0" or "flow".
     """
 
     def __init__(self, network: nn.Module, schedule: NoiseSchedule, prediction: Prediction) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import time
 from pathlib import Path
-from typing import BinaryIO
 
 from genzoo.files import write_whole
 
@@ -28,7 +28,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genzoo"
 
 
-def digest(file: BinaryIO) -> str:
+def digest(file: io.BufferedReader) -> str:
     """The sha256 of an open regular file, in hexadecimal; its position is left at the start.
 
     Remembered by device, inode, size and both times. The time of the last status change is among them because a

@@ -79,7 +79,9 @@ def parse(text: str, source: str) -> Document:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark else source
-        raise DocumentError(f"{where}: not readable: {getattr(error, 'problem', None) or str(error).splitlines()[0]}") from None
+        raise DocumentError(
+            f"{where}: not readable: {getattr(error, 'problem', None) or str(error).splitlines()[0]}"
+        ) from None
     except (RecursionError, ValueError) as error:
         raise DocumentError(f"{source}: not readable: {type(error).__name__}") from None
     return Document(data, lines, source)
@@ -101,11 +103,11 @@ def _compose(text: str, source: str) -> yaml.Node | None:
     """The node tree, refusing by its events what could make building it expensive."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise DocumentError(f"{source}:{line}: anchors and aliases are not used here; write the value out")
-        if getattr(event, "tag", None):
-            raise DocumentError(f"{source}:{line}: tags such as {event.tag} are not used here; leave it out")
+        if tag := getattr(event, "tag", None):
+            raise DocumentError(f"{source}:{line}: tags such as {tag} are not used here; leave it out")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:

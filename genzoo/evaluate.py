@@ -90,7 +90,9 @@ def find_extractor(zoo: Zoo, name: str | None, dataset: str) -> Extractor:
         extractor = cast(Extractor, zoo.make("extractor", candidate))
         if extractor.reference(dataset, "test") is not None:
             return extractor
-    raise OptionError(f"no extractor ships a reference for {dataset!r}; give --extractor, one of {zoo.names('extractor')}")
+    raise OptionError(
+        f"no extractor ships a reference for {dataset!r}; give --extractor, one of {zoo.names('extractor')}"
+    )
 
 
 def reference_of(zoo: Zoo, extractor: Extractor, dataset: str, split: str) -> Features:
@@ -109,7 +111,9 @@ def features_of(extractor: Extractor, images: Images, count: int | None = None) 
     return Features(seen.vectors, seen.logits, labels)
 
 
-def write_reference(zoo: Zoo, extractor: str, dataset: str, folder: Path, limits: Mapping[str, int | None]) -> list[Path]:
+def write_reference(
+    zoo: Zoo, extractor: str, dataset: str, folder: Path, limits: Mapping[str, int | None]
+) -> list[Path]:
     """Write features of a data set's splits, as an extractor ships them: float16 vectors and logits, int16 labels.
 
     Args:
@@ -185,7 +189,7 @@ def sheet_of(images: Tensor, classes: Sequence[str], seeds: Sequence[int]) -> Sh
 
 
 def seeds_in_words(seeds: Sequence[int]) -> str:
-    """"0-999", or the seeds themselves where they are not a range."""
+    """ "0-999", or the seeds themselves where they are not a range."""
     listed = list(seeds)
     if listed == list(range(listed[0], listed[0] + len(listed))):
         return f"{listed[0]}-{listed[-1]}" if len(listed) > 1 else str(listed[0])
@@ -236,7 +240,7 @@ class Comparison:
 
     def model(self, name: str) -> Iterator[Event | ModelResult]:
         """Measure one model; one that fails becomes a row that says why."""
-        card, root = self.cards[name]
+        card, _ = self.cards[name]
         size = card.weights.size if card.weights else 0
         digest = card.weights.sha256 if card.weights else None
         row = ModelResult(
@@ -260,7 +264,10 @@ class Comparison:
         done = 0
         yield Event(f"{row.name}: generating", 0, total)
         batches = model.batches(
-            request.seeds, batch=request.batch, exact=request.exact, **{**options, **({"labels": labels} if labels else {})}
+            request.seeds,
+            batch=request.batch,
+            exact=request.exact,
+            **{**options, **({"labels": labels} if labels else {})},
         )
         for images in batches:
             # Through bytes, as they would be saved: a model is judged by the pictures that people get.
@@ -306,7 +313,6 @@ class Comparison:
         """Everything, with what it takes to repeat it."""
         request = self.request
         return Results(
-            schema="genzoo.results/1",
             made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             command=request.command,
             environment=bench.environment(request.device),
@@ -338,5 +344,3 @@ def compare(zoo: Zoo, request: Request) -> Iterator[Event]:
     that says so.
     """
     yield from Comparison(zoo, request).run()
-
-

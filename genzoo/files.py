@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from genzoo.errors import GenzooError
 
 
 @contextlib.contextmanager
-def open_regular(path: Path, error: type[GenzooError] = GenzooError) -> Iterator[BinaryIO]:
+def open_regular(path: Path, error: type[GenzooError] = GenzooError) -> Iterator[io.BufferedReader]:
     """A regular file, opened for reading; a FIFO, device or folder is refused at once instead of waited for."""
     try:
         # Non-blocking: opening a FIFO that nobody writes to would wait for ever.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as cause:
         raise error(f"{path}: {cause.strerror or cause}") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise error(f"{path}: not a regular file")
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise error(f"{path}: not a regular file")
         yield file
 
 

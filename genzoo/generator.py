@@ -208,7 +208,7 @@ class Generator(nn.Module, ABC):
         if noise is not None and len(noise) != len(everything):
             raise OptionError(f"noise has {len(noise)} rows for {len(everything)} seeds; give one row per seed")
         size = DEFAULT_BATCH if batch is None else batch
-        if not isinstance(size, int) or size < 1:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise OptionError(f"batch={batch!r} is out of range; give 1 or more")
         labels = self.label_numbers(wanted.labels, everything)
         for start in range(0, len(everything), size):

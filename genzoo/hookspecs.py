@@ -1,10 +1,10 @@
 """The hooks of a plugin, whole: implement one or both in a module and name it in the entry-point group ``genzoo``.
 
-    from genzoo import hookimpl
+from genzoo import hookimpl
 
-    @hookimpl
-    def register(zoo):
-        zoo.generator("my-model", "my_package.model:MyModel")
+@hookimpl
+def register(zoo):
+    zoo.generator("my-model", "my_package.model:MyModel")
 """
 
 from __future__ import annotations

@@ -31,7 +31,9 @@ class Features:
         return len(self.vectors)
 
     def __getitem__(self, rows: Tensor | slice) -> Features:
-        pick = (lambda t: None if t is None else t[rows])
+        def pick(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[rows]
+
         return Features(self.vectors[rows], pick(self.logits), pick(self.labels))
 
 
@@ -64,7 +66,7 @@ class Extractor(ABC):
     def over(self, images: Tensor, batch: int = 256) -> Features:
         """``extract`` in batches, without gradients."""
         with torch.inference_mode():
-            parts = [self.extract(part) for part in images.split(batch)]
+            parts = [self.extract(part) for part in torch.split(images, batch)]
         logits = None if parts[0].logits is None else torch.cat([p.logits for p in parts if p.logits is not None])
         return Features(torch.cat([part.vectors for part in parts]), logits)
 

@@ -41,6 +41,7 @@ KINDS: Mapping[str, str] = {
     "extractor": "genzoo.metric:Extractor",
     "dataset": "genzoo.data:Dataset",
     "recipe": "genzoo.recipe:Recipe",
+    "format": "genzoo.formats:Format",
 }
 
 
@@ -101,7 +102,9 @@ class Registrar:
         self.cards: dict[str, Shelved] = {}
 
     def _add(self, kind: str, name: str, target: str | type) -> None:
-        valid = name.replace("-", "").isalnum() and name.islower() and name.isascii() if isinstance(name, str) else False
+        valid = (
+            name.replace("-", "").isalnum() and name.islower() and name.isascii() if isinstance(name, str) else False
+        )
         if not valid and not (isinstance(name, str) and name.isdecimal()):
             raise PluginError(f"{kind} name {name!r}: use lower-case letters, digits and hyphens")
         if isinstance(target, str):
@@ -142,6 +145,10 @@ class Registrar:
     def recipe(self, name: str, target: str | type) -> None:
         """How a family is trained: a subclass of ``genzoo.Recipe``."""
         self._add("recipe", name, target)
+
+    def format(self, name: str, target: str | type) -> None:
+        """A layout of weights: a subclass of ``genzoo.Format``."""
+        self._add("format", name, target)
 
     def card(self, card: Card | Mapping[str, Any]) -> None:
         """One model. Its files are looked for in the plugin's own folder."""
@@ -232,13 +239,17 @@ class Zoo:
 
     def _check_hooks(self, module: Any) -> None:
         """A hook that pluggy does not know is one it would silently never call."""
-        known = [name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction) if hasattr(self._manager.hook, name)]
+        known = [
+            name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction) if hasattr(self._manager.hook, name)
+        ]
         mine = {caller.name for caller in self._manager.get_hookcallers(module) or ()}
         for hook in sorted(mine):
             caller = getattr(self._manager.hook, hook)
             if not caller.has_spec():
                 close = difflib.get_close_matches(hook, ("register", "commands"), n=1)
-                raise PluginError(f"unknown hook {hook!r}; " + (f"did you mean {close[0]!r}?" if close else f"known: {known}"))
+                raise PluginError(
+                    f"unknown hook {hook!r}; " + (f"did you mean {close[0]!r}?" if close else f"known: {known}")
+                )
         if not mine:
             raise PluginError("it implements no hook: mark register(zoo) with @genzoo.hookimpl")
 
@@ -299,7 +310,7 @@ class Zoo:
         if not (isinstance(found, type) and issubclass(found, base)):
             raise PluginError(f"{who}: {kind} {name!r} is not a subclass of genzoo.{base.__name__}")
         if inspect.isabstract(found):
-            missing = ", ".join(sorted(found.__abstractmethods__))
+            missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
             raise PluginError(f"{who}: {kind} {name!r} does not implement {missing}")
         return found
 
@@ -320,22 +331,48 @@ class Zoo:
             raise OptionError(f"{explain(error, f'{kind} {name}')}; its options: {known}") from None
 
     def load(
-        self, name: str, *, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+        self,
+        name: str,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | str | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        allow_nonfinite: bool = False,
     ) -> Generator:
         """The model of that name with its verified weights, in evaluation mode.
 
         Args:
-            name: a card's name, as ``ddpm.fashion-mnist``.
+            name: a card's name, as ``ddpm.fashion-mnist``; a folder or file; or
+                ``hf:owner/repo[@revision][/subfolder]``.
             device: "cpu", "cuda", ...; the CPU by default.
             dtype: of the weights, as torch.bfloat16 or "bfloat16"; float32 by default.
+            revision: a branch, tag or commit on the Hub; by default the main branch, or what was loaded before.
+            cache_dir: where downloads are kept; by default the Hub's own cache.
+            local_files_only: use what was downloaded before, and no network.
+            token: for private and gated repositories; by default the one that ``hf auth login`` stored.
+            allow_nonfinite: take weights that hold NaN or infinity.
 
         Raises:
             UnknownName: no such card; says the nearest.
-            WeightsError: missing, truncated, changed or ill-fitting weights.
+            WeightsError: missing, truncated, changed or ill-fitting weights, or a layout that is not known.
+            HubError: a repository that cannot be reached or read; says why.
         """
         from genzoo.weights import load_generator  # the one step from the light modules to torch
 
-        return load_generator(self, name, device=device, dtype=dtype)
+        return load_generator(
+            self,
+            name,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+            allow_nonfinite=allow_nonfinite,
+        )
 
     def extend_cli(self, cli: Any) -> None:
         """Let every working plugin add its commands; one that fails is shown by ``genzoo plugins``."""

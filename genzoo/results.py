@@ -158,7 +158,7 @@ class Results(Frozen):
         batch: images per network call.
     """
 
-    schema_: Annotated[Literal["genzoo.results/1"], Field(alias="schema")] = "genzoo.results/1"
+    format: Literal["genzoo.results/1"] = "genzoo.results/1"
     made: Line
     command: Text
     environment: Environment
@@ -174,7 +174,7 @@ class Results(Frozen):
 
     def to_json(self) -> str:
         """The file's text."""
-        return self.model_dump_json(by_alias=True, indent=1) + "\n"
+        return self.model_dump_json(indent=1) + "\n"
 
     def write(self, path: Path) -> None:
         """Write, whole or not at all."""
@@ -189,11 +189,11 @@ def read_results(path: Path) -> Results:
         raise ResultsError(f"{path}: more than {MAX_BYTES} bytes; not a file of results")
     try:
         head = json.loads(raw)
-        found = head.get("schema") if isinstance(head, dict) else None
+        found = head.get("format") if isinstance(head, dict) else None
     except (ValueError, RecursionError):
         raise ResultsError(f"{path}: not JSON; give a results.json of genzoo compare") from None
     if found != SCHEMA:
-        raise ResultsError(f"{path}: schema {found!r}, where this version reads {SCHEMA!r}; run genzoo compare again")
+        raise ResultsError(f"{path}: format {found!r}, where this version reads {SCHEMA!r}; run genzoo compare again")
     try:
         return Results.model_validate_json(raw, strict=True)
     except ValidationError as error:

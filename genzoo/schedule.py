@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from genzoo.errors import OptionError
-from genzoo.frozen import Frozen
+from genzoo.frozen import Frozen, Seq
 
 
 class NoiseSchedule(ABC):
@@ -33,16 +33,32 @@ class NoiseSchedule(ABC):
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) of times ``t`` in [0, length], float64, of t's shape."""
-        if t.numel() and not (0 <= float(t.min()) and float(t.max()) <= self.length):
-            raise OptionError(f"time {t.flatten().tolist()[:4]} lies outside [0, {self.length}]")
+        self._check(t)
         phi = self.angle(t.double())
         # Not cos(phi): the float64 nearest to pi/2 has the cosine 6e-17, and alpha must be able to be 0.
         return torch.sin(math.pi / 2 - phi), torch.sin(phi)
+
+    def _check(self, t: Tensor) -> None:
+        if t.numel() and not (float(t.min()) >= 0 and float(t.max()) <= self.length):
+            raise OptionError(f"time {t.flatten().tolist()[:4]} lies outside [0, {self.length}]")
 
     def level(self, t: float) -> tuple[float, float]:
         """(alpha, sigma) of one time as floats."""
         alpha, sigma = self.levels(torch.tensor([t], dtype=torch.float64))
         return float(alpha), float(sigma)
+
+    def times_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """The times whose log(alpha / sigma) is ``log_snr``, float64: the inverse of ``levels``, by bisection.
+
+        Values beyond the schedule's ends give the ends.
+        """
+        wanted = torch.atan2(torch.ones_like(log_snr, dtype=torch.float64), log_snr.double().exp())
+        low, high = torch.zeros_like(wanted), torch.full_like(wanted, float(self.length))
+        for _ in range(64):
+            middle = (low + high) / 2
+            below = self.angle(middle) < wanted
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return high
 
     def timestep(self, t: float | Tensor) -> float | Tensor:
         """What the network is told of time t: counted from 0 for the first noisy level, as the field's files do."""
@@ -86,6 +102,41 @@ class DiscreteSchedule(NoiseSchedule):
         angles = self._angles.to(t.device)
         return torch.lerp(angles[low], angles[low + 1], t - low)
 
+    def times_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        wanted = torch.atan2(torch.ones_like(log_snr, dtype=torch.float64), log_snr.double().exp())
+        angles = self._angles.to(wanted.device)
+        low = torch.searchsorted(angles, wanted, right=True).sub(1).clamp(0, self.length - 1)
+        share = (wanted - angles[low]) / (angles[low + 1] - angles[low])
+        return low + share.clamp(0, 1)
+
+
+class FlowSchedule(NoiseSchedule):
+    """The straight line of flow matching (Lipman et al. 2023; Liu et al. 2023): alpha = 1 - t / T, sigma = t / T.
+
+    Args:
+        length: T; networks in the field are told times from 0 to 1000.
+    """
+
+    def __init__(self, length: int = 1000) -> None:
+        self._length = length
+
+    @property
+    def length(self) -> int:
+        return self._length
+
+    def angle(self, t: Tensor) -> Tensor:
+        """atan2(sigma, alpha). The levels are not its cosine and sine: alpha + sigma = 1 here, and not the squares."""
+        share = t.double() / self.length
+        return torch.atan2(share, 1 - share)
+
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        self._check(t)
+        share = t.double() / self.length
+        return 1 - share, share
+
+    def timestep(self, t: float | Tensor) -> float | Tensor:
+        return t
+
 
 def betas_of(abar: Tensor) -> Tensor:
     """beta_t = 1 - abar_t / abar_(t-1), with abar_0 = 1."""
@@ -105,14 +156,16 @@ class ScheduleConfig(Frozen):
     """A named schedule. ``build`` gives the table.
 
     linear: beta from beta_start to beta_end (Ho et al. 2020); scaled-linear: the same for sqrt(beta) (Rombach et al.
-    2022); cosine: abar(s) = cos^2((s + 0.008) / 1.008 * pi/2), beta at most 0.999 (Nichol & Dhariwal 2021, eq. 17).
+    2022); cosine: abar(s) = cos^2((s + 0.008) / 1.008 * pi/2), beta at most 0.999 (Nichol & Dhariwal 2021, eq. 17);
+    listed: the ``betas`` themselves, ``steps`` of them.
     """
 
-    kind: Literal["linear", "scaled-linear", "cosine"] = "linear"
+    kind: Literal["linear", "scaled-linear", "cosine", "listed"] = "linear"
     steps: Annotated[int, Field(ge=1, le=100_000)] = 1000
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
     zero_terminal_snr: bool = False
+    betas: Seq[Annotated[float, Field(gt=0, lt=1)]] = ()
 
     @model_validator(mode="after")
     def _ordered(self) -> ScheduleConfig:
@@ -120,6 +173,8 @@ class ScheduleConfig(Frozen):
             raise ValueError(f"beta_start {self.beta_start} is above beta_end {self.beta_end}")
         if self.zero_terminal_snr and self.steps < 2:
             raise ValueError("zero_terminal_snr needs at least 2 steps")
+        if len(self.betas) != (self.steps if self.kind == "listed" else 0):
+            raise ValueError(f"betas has {len(self.betas)} numbers; kind 'listed' needs {self.steps}, any other none")
         return self
 
     @cached_property
@@ -131,6 +186,8 @@ class ScheduleConfig(Frozen):
             betas = (1 - f[1:] / f[:-1]).clamp(max=0.999)
         elif self.kind == "scaled-linear":
             betas = torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.steps, dtype=torch.float64) ** 2
+        elif self.kind == "listed":
+            betas = torch.tensor(self.betas, dtype=torch.float64)
         else:
             betas = torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64)
         abar = torch.cumprod(1 - betas, 0)

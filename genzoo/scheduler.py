@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
+from genzoo import grids
 from genzoo.errors import OptionError
-from genzoo.frozen import Frozen
+from genzoo.frozen import Frozen, Seq
+from genzoo.grids import Spacing as Spacing
+from genzoo.grids import spaced_times as spaced_times
 from genzoo.noise import Noise
 from genzoo.schedule import NoiseSchedule
 
@@ -28,12 +32,25 @@ class Level:
     alpha: float
     sigma: float
 
+    @property
+    def log_snr(self) -> float:
+        """log(alpha / sigma): infinite for clean data, minus infinite for pure noise."""
+        if self.sigma == 0:
+            return math.inf
+        return math.log(self.alpha / self.sigma) if self.alpha > 0 else -math.inf
+
 
 @dataclass(frozen=True)
 class Grid:
-    """The times of a walk, from the noisiest down, worked out once, with their float64 levels."""
+    """The times of a walk, from the noisiest down, worked out once, with their float64 levels.
+
+    Attributes:
+        levels: one more than the walk has steps.
+        schedule: where they come from, for methods that also look between them.
+    """
 
     levels: tuple[Level, ...]
+    schedule: NoiseSchedule | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, schedule: NoiseSchedule, times: list[float]) -> Grid:
@@ -41,52 +58,53 @@ class Grid:
         if len(times) < 2 or any(a <= b for a, b in zip(times, times[1:], strict=False)):
             raise OptionError(f"a grid needs times that fall strictly, not {times[:6]}")
         alphas, sigmas = schedule.levels(torch.tensor(times, dtype=torch.float64))
-        return cls(tuple(Level(*row) for row in zip(times, alphas.tolist(), sigmas.tolist(), strict=True)))
+        return cls(tuple(Level(*row) for row in zip(times, alphas.tolist(), sigmas.tolist(), strict=True)), schedule)
 
     @property
     def times(self) -> tuple[float, ...]:
         return tuple(level.t for level in self.levels)
+
+    def at(self, t: float) -> Level:
+        """The level of any time of the schedule."""
+        return Level(t, *self._source.level(t))
+
+    def at_log_snr(self, log_snr: float) -> Level:
+        """The level with log(alpha / sigma) = ``log_snr``, which is at least that of the schedule's last time."""
+        return self.at(float(self._source.times_of_log_snr(torch.tensor([log_snr], dtype=torch.float64))))
+
+    def timestep(self, t: float) -> float:
+        """What the network is told of time t."""
+        return float(self._source.timestep(t))
+
+    @property
+    def _source(self) -> NoiseSchedule:
+        if self.schedule is None:
+            raise OptionError("this grid has no schedule to look up times in; make it with Grid.of(schedule, times)")
+        return self.schedule
 
     def pairs(self) -> Iterator[tuple[Level, Level]]:
         """(here, there) of every step."""
         return zip(self.levels, self.levels[1:], strict=False)
 
 
-#: leading: 0, r, 2r ... from the clean end; trailing: from the noisy end; linspace: both ends;
-#: quadratic: denser near the data (DDIM, section D.3).
-Spacing = Literal["leading", "trailing", "linspace", "quadratic"]
+def _split(given: Any) -> Any:
+    """Numbers written as "999/850/736", for a comma ends an option."""
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        return (float(given),)
+    if not isinstance(given, str):
+        return given
+    try:
+        return tuple(float(part) for part in given.split("/"))
+    except ValueError:
+        raise ValueError("write the times as 1000/851/737") from None
 
 
-def spaced_times(steps: int, length: int, spacing: Spacing, offset: int = 0) -> list[float]:
-    """``steps`` times in [1, length] that fall strictly (fewer where rounding merges some), and 0 at the end.
-
-    Args:
-        steps: how many evaluations, 1 to ``length``.
-        length: the schedule's length T.
-        spacing: see ``Spacing``; the field's timestep k is time k + 1 here.
-        offset: added to every leading time ("steps_offset" in the field's files).
-    """
-    if not 1 <= steps <= length:
-        raise OptionError(f"steps={steps} is out of range; this model's schedule has {length}: give 1 to {length}")
-    # Floating-point sums in numpy's order, so that halves round to the timesteps that other libraries walk over.
-    if spacing == "leading":
-        timesteps = [i * (length // steps) + offset for i in range(steps)]
-    elif spacing == "trailing":
-        stride = (length - length / steps) - length
-        timesteps = [round(length + i * stride) - 1 for i in range(steps)]
-    elif spacing == "linspace":
-        timesteps = [round(k) for k in _ramp(length - 1, steps)]
-    else:
-        timesteps = [int(root**2) for root in _ramp((0.8 * length) ** 0.5, steps)]
-    # Rounding can make neighbours meet (quadratic grids with many steps): one evaluation there is enough.
-    kept = sorted({min(k, length - 1) for k in timesteps}, reverse=True)
-    return [float(k + 1) for k in kept] + [0.0]
+#: Times in a list, in a tuple, or as "1000/851/737".
+Times = Annotated[Seq[Annotated[float, Field(ge=0, le=1e6)]], BeforeValidator(_split)]
 
 
-def _ramp(end: float, steps: int) -> list[float]:
-    """``steps`` even numbers from 0 to ``end``; one alone is ``end``, for a walk has to begin in the noise."""
-    stride = end / max(steps - 1, 1)
-    return [i * stride for i in range(steps - 1)] + [end]
+#: The option that names a spacing: a method that wants another default writes ``spacing: Spread = "karras"``.
+Spread = Annotated[Spacing, Field(description="how the times are spread over the schedule")]
 
 
 class Scheduler(Frozen, ABC):
@@ -96,12 +114,23 @@ class Scheduler(Frozen, ABC):
     ``walk`` and ``nfe``.
     """
 
-    spacing: Annotated[Spacing, Field(description="how the times are spread over the schedule")] = "leading"
+    spacing: Spread = "leading"
     offset: Annotated[int, Field(ge=0, le=1000, description="added to every leading timestep")] = 0
+    rho: Annotated[float, Field(gt=0, le=100, description="exponent of the karras grid")] = 7.0
+    shift: Annotated[float, Field(gt=0, le=1000, description="of the uniform grid: above 1, more of it in noise")] = 1.0
+    times: Annotated[
+        Times | None,
+        Field(
+            description="the times themselves, as 1000/851/737, in place of a spacing; the field's timestep k is k + 1"
+        ),
+    ] = None
 
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """The times of a walk of ``steps`` steps, down to 0."""
-        return Grid.of(schedule, spaced_times(steps, schedule.length, self.spacing, self.offset))
+        if self.times is not None:
+            return Grid.of(schedule, grids.listed_times(self.times, steps, schedule.length))
+        chosen = grids.times(schedule, steps, self.spacing, offset=self.offset, rho=self.rho, shift=self.shift)
+        return Grid.of(schedule, chosen)
 
     def walk(self, denoise: Denoise, x: Tensor, grid: Grid, noise: Noise) -> Iterator[Tensor]:
         """Yield x after every step; the last is the sample.
@@ -123,3 +152,15 @@ class Scheduler(Frozen, ABC):
     def nfe(self, steps: int) -> int:
         """Evaluations of the denoiser in a walk of ``steps`` steps."""
         return steps
+
+    def evaluated(self, grid: Grid) -> list[float]:
+        """The times at which a walk over ``grid`` evaluates the denoiser, in order: found by walking a single zero."""
+        seen: list[float] = []
+
+        def denoise(x: Tensor, t: float) -> Tensor:
+            seen.append(t)
+            return torch.zeros_like(x)
+
+        for _ in self.walk(denoise, torch.zeros(1, 1, 1, 1), grid, Noise([0])):
+            pass
+        return seen

@@ -168,7 +168,7 @@ def is_finite(tensor: Tensor) -> bool:
     if not tensor.numel():
         return True
     if tensor.dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
-        return all(bool(part.float().isfinite().all()) for part in tensor.flatten().split(1 << 20))
+        return all(bool(part.float().isfinite().all()) for part in torch.split(tensor.flatten(), 1 << 20))
     low, high = torch.aminmax(tensor)
     return bool(low.isfinite()) and bool(high.isfinite())
 

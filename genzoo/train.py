@@ -247,16 +247,14 @@ class Curve:
         if not isinstance(model, Generator):
             return {}
         labels = evaluate.balanced_labels(model, self.n)
-        images = model.generate(range(self.n), **({"labels": labels} if labels else {})).cpu()
+        images = model.generate(range(self.n), labels=labels).cpu()
         seen = self.extractor.over(images)
         fake = Features(seen.vectors, seen.logits, torch.tensor(labels) if labels else None)
         scores = evaluate.measure_metrics(self.metrics, fake, self.reference)
         return {score.metric: score.value for score in scores}
 
 
-def _step(
-    recipe: Recipe, images: Images, rows: Tensor, step: int, seed: int, device: torch.device
-) -> dict[str, float]:
+def _step(recipe: Recipe, images: Images, rows: Tensor, step: int, seed: int, device: torch.device) -> dict[str, float]:
     noise = torch.Generator().manual_seed(_step_seed(seed, step))
     batch = Batch(images.floats(rows).to(device), images.labels[rows].to(device), step)
     # Dropout and whatever else draws from the global stream follows the step as well.
@@ -294,7 +292,7 @@ def write_model(file: RecipeFile, recipe: Recipe, images: Images, folder: Path, 
         "steps": file.steps,
         "batch": file.batch,
         "images": file.steps * file.batch,
-        "minutes": round(seconds / 60, 2),
+        "minutes": max(round(seconds / 60, 2), 0.01),
         "hardware": hardware(),
         "versions": {"torch": str(torch.__version__), "python": platform.python_version()},
     }

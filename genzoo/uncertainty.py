@@ -12,7 +12,9 @@ from torch import Tensor
 Z95 = 1.959963984540054
 
 
-def jackknife(count: int, value: Callable[[Tensor], float], whole: float, folds: int = 10) -> tuple[float, float] | None:
+def jackknife(
+    count: int, value: Callable[[Tensor], float], whole: float, folds: int = 10
+) -> tuple[float, float] | None:
     """A 95 % interval around ``whole`` by the delete-a-fold jackknife (Shao & Wu 1989).
 
     With g folds and theta_k the value without fold k: se^2 = (g - 1) / g * sum (theta_k - mean theta)^2. It speaks of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from genzoo.cards import Card
 from genzoo.documents import DocumentError
 from genzoo.documents import load as load_document
 from genzoo.errors import CardError, OptionError, WeightsError, explain
+from genzoo.formats import Files, LocalFiles, recognise
 from genzoo.tensors import Tensors, is_finite, read, write
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ MAX_PARAMETERS = 8 * 10**9
 MAX_PIXELS = 1 << 28
 
 CARD_FILE = "card.yaml"
+
+#: Where torch's own memory begins, in bytes.
+ALIGNMENT = 64
 
 #: The types among which a network's numbers may be converted: what one cannot hold is found after the conversion.
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
@@ -113,10 +118,15 @@ def _refuse(wrong: list[str], source: str) -> None:
 
 
 def _fitted(tensor: Tensor, like: Tensor) -> Tensor:
-    """The tensor in the dtype and memory format of ``like``: itself where both are so already."""
-    last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
-    layout = torch.channels_last if last else torch.contiguous_format
-    return tensor.to(like.dtype, memory_format=layout)
+    """The tensor in the dtype and memory format of ``like``: itself where both are so already.
+
+    A view of a file begins at any address, and kernels sum in another order where that is not a round one; so that the
+    pixels depend on the weights alone, and not on the layout of the file, such a view is copied.
+    """
+    if tensor.dtype == like.dtype and tensor.stride() == like.stride() and tensor.data_ptr() % ALIGNMENT == 0:
+        return tensor
+    # Strides, because for kernels of one pixel the memory format alone is ambiguous.
+    return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=tensor.device).copy_(tensor)
 
 
 def build(zoo: Zoo, card: Card, *, materialise: bool = True, dtype: torch.dtype = torch.float32) -> Generator:
@@ -158,28 +168,70 @@ def _unfilled(model: nn.Module) -> bool:
     return any(tensor.is_meta for tensor in loose)
 
 
-def find_card(zoo: Zoo, name: str) -> tuple[Card, Path]:
-    """A card and the folder of its files, by a catalogue's name or by the path of a folder that training wrote."""
-    if "/" in name or name in (".", ".."):
-        folder = Path(name)
-        try:
-            return load_document(folder / CARD_FILE).read(Card), folder
-        except DocumentError as error:
-            raise CardError(str(error)) from None
+def is_path(zoo: Zoo, name: str) -> bool:
+    """Whether a model's name is a path, and not a name of the catalogue or of the Hub."""
+    if name.startswith("hf:") or name in zoo.shelf:
+        return False
+    return "/" in name or os.sep in name or name in (".", "..") or Path(name).exists()
+
+
+def find_card(zoo: Zoo, name: str, **hub: Any) -> tuple[Card, Path]:
+    """A card and the folder of its files, by a catalogue's name, a path, or a repository on the Hub.
+
+    ``hub`` are the keyword arguments of ``genzoo.hub.pull``.
+    """
+    if is_path(zoo, name) and (Path(name) / CARD_FILE).exists():
+        return _read_card(Path(name)), Path(name)
+    if name.startswith("hf:") or is_path(zoo, name):
+        files = _files(zoo, name, **hub)
+        return recognise(zoo, files)[0], files.path(files.names[0]).parent
     return zoo.card(name), zoo.root(name)
 
 
+def find_weights(zoo: Zoo, name: str, **hub: Any) -> tuple[Card, Tensors | None, str]:
+    """A card, the tensors that belong to it (None where it has none), and how their file is named in messages."""
+    if name.startswith("hf:") or (is_path(zoo, name) and not (Path(name) / CARD_FILE).exists()):
+        files = _files(zoo, name, **hub)
+        card, tensors = recognise(zoo, files)
+        return card, tensors, files.source
+    card, root = find_card(zoo, name)
+    if card.weights is None:
+        return card, None, card.name
+    path = inside(root, card.weights.file)
+    return card, read(path, card.weights), str(path)
+
+
+def _files(zoo: Zoo, name: str, **hub: Any) -> Files:
+    if name.startswith("hf:"):
+        from genzoo.hub import pull
+
+        return pull(name, **hub)
+    return LocalFiles(Path(name))
+
+
+def _read_card(folder: Path) -> Card:
+    try:
+        return load_document(folder / CARD_FILE).read(Card)
+    except DocumentError as error:
+        raise CardError(str(error)) from None
+
+
 def load_generator(
-    zoo: Zoo, name: str, *, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+    zoo: Zoo,
+    name: str,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    allow_nonfinite: bool = False,
+    **hub: Any,
 ) -> Generator:
     """See ``Zoo.load``."""
-    card, root = find_card(zoo, name)
     target, wanted = _device(device), _dtype(dtype)
-    if card.weights is None:
+    card, tensors, source = find_weights(zoo, name, **hub)
+    if tensors is None:
         return _ready(build(zoo, card, dtype=wanted), target)
-    path = inside(root, card.weights.file)
     model = build(zoo, card, materialise=False, dtype=wanted)
-    assign(model, read(path, card.weights), str(path))
+    assign(model, tensors, source, finite=not allow_nonfinite)
     return _ready(model, target)
 
 

@@ -55,12 +55,15 @@ class Mixture:
         Under component k, x_t ~ N(alpha m_k, v_k I) with v_k = alpha^2 s_k^2 + sigma^2, and the conditional mean of x_0
         is m_k + (alpha s_k^2 / v_k) (x - alpha m_k); the components are weighed by their share in the density at x.
         """
-        points = x.movedim(1, -1)[..., None, :].double()
+        points = x.double().movedim(1, -1)
         variance = alpha**2 * self.deviations**2 + sigma**2
-        off = points - alpha * self.means
-        log_share = self.weights.log() - 0.5 * (off**2).sum(-1) / variance - 0.5 * x.shape[1] * variance.log()
-        means = self.means + (alpha * self.deviations**2 / variance)[:, None] * off
-        return (torch.softmax(log_share, -1)[..., None] * means).sum(-2).movedim(-1, 1).to(x)
+        # |x - alpha m_k|^2, by a product with the means instead of K differences.
+        squares = (points**2).sum(-1, keepdim=True) - 2 * alpha * points @ self.means.T
+        squares = squares + alpha**2 * (self.means**2).sum(-1)
+        share = torch.softmax(self.weights.log() - 0.5 * (squares / variance + x.shape[1] * variance.log()), -1)
+        pull = alpha * self.deviations**2 / variance
+        clean = (share @ pull)[..., None] * points + share @ ((1 - alpha * pull)[:, None] * self.means)
+        return clean.movedim(-1, 1).to(x)
 
     def sample(self, count: int, stream: torch.Generator) -> Tensor:
         """(count, C, 1, 1)."""
@@ -83,7 +86,9 @@ class MixtureNetwork(nn.Module):
 
     def forward(self, x: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> Tensor:
         self.calls.append(len(x))
-        alpha, sigma = self.schedule.level(float(timestep) + 1)
+        # In double precision whatever x is, so that the answer is exact before it is rounded.
+        levels = self.schedule.levels(timestep.double() + 1)
+        alpha, sigma = (float(level) for level in levels)
         if class_labels is None:
             x0 = self.mixture.clean(x, alpha, sigma)
         else:
@@ -92,7 +97,7 @@ class MixtureNetwork(nn.Module):
             parts = [self.mixture if k == count else self.mixture.component(k) for k in range(count + 1)]
             x0 = torch.stack([parts[k].clean(row[None], alpha, sigma)[0] for row, k in rows])
         eps = (x - alpha * x0) / sigma
-        return target(x0, eps, torch.tensor(alpha).to(x), torch.tensor(sigma).to(x), self.prediction)
+        return target(x0, eps, *(level.to(x) for level in levels), self.prediction)
 
 
 #: Two unequal Gaussians in two dimensions, one narrow and one wide, on no axis.

@@ -1,4 +1,4 @@
-"""The command line. Light: a command imports torch when it needs it, and ``list``, ``show`` and ``plugins`` never do."""
+"""The command line. Light: a command imports torch when it needs it; ``list``, ``show``, ``plugins`` never do."""
 
 from __future__ import annotations
 

@@ -25,7 +25,9 @@ def sampling_options(command: F) -> F:
         click.option("--steps", type=int, help="Steps of the scheduler."),
         click.option("--scheduler", help="As ddim, or with options as ddim:eta=0.5,spacing=trailing."),
         click.option("--guidance", help="The scale of classifier-free guidance, or a guidance's name."),
-        click.option("-O", "--option", "extra", multiple=True, metavar="KEY=VALUE", help="Any other option of the model."),
+        click.option(
+            "-O", "--option", "extra", multiple=True, metavar="KEY=VALUE", help="Any other option of the model."
+        ),
         click.option("--batch", type=int, default=64, show_default=True, help="Images per network call."),
         click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps."),
         click.option("--exact", is_flag=True, help="Pad short batches: bit-equal pixels whatever -n."),
@@ -55,7 +57,7 @@ def sampling_values(
 
 
 def parse_seeds(text: str) -> list[int]:
-    """"0-999", "3,5,9" or a mixture."""
+    """ "0-999", "3,5,9" or a mixture."""
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)

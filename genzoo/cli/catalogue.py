@@ -55,12 +55,18 @@ def show(name: str, as_json: bool) -> None:
         ("paper", card.paper),
     ]
     if card.weights:
-        rows += [("weights", f"{zoo.root(name) / card.weights.file} ({_megabytes(card)})"), ("sha256", card.weights.sha256)]
+        rows += [
+            ("weights", f"{zoo.root(name) / card.weights.file} ({_megabytes(card)})"),
+            ("sha256", card.weights.sha256),
+        ]
     if card.training:
         made = card.training
         rows += [
             ("recipe", zoo.root(name) / made.recipe),
-            ("training", f"{made.steps} steps of {made.batch}, seed {made.seed}, {made.minutes:.0f} min on {made.hardware}"),
+            (
+                "training",
+                f"{made.steps} steps of {made.batch}, seed {made.seed}, {made.minutes:.0f} min on {made.hardware}",
+            ),
             ("versions", ", ".join(f"{key} {value}" for key, value in made.versions.items())),
         ]
     for label, value in rows:
@@ -68,7 +74,9 @@ def show(name: str, as_json: bool) -> None:
     if card.results:
         click.echo("results:")
     for result in card.results:
-        interval = f" ({result.low:.4g} to {result.high:.4g})" if result.low is not None and result.high is not None else ""
+        interval = (
+            f" ({result.low:.4g} to {result.high:.4g})" if result.low is not None and result.high is not None else ""
+        )
         through = f", {result.extractor}" if result.extractor else ""
         click.echo(f"  {result.metric}: {result.value:.4g}{interval}, n = {result.n}{through}; {result.settings}")
     for command in sorted({result.command for result in card.results}):
@@ -85,8 +93,8 @@ def plugins(as_json: bool) -> None:
             {"name": p.name, "package": p.package, "version": p.version, "brings": [list(item) for item in p.brings]}
             for p in zoo.plugins.values()
         ]
-        broken = [vars(b) for b in zoo.broken.values()]
-        click.echo(json.dumps({"plugins": working, "broken": broken}, indent=1))
+        skipped = [vars(b) for b in zoo.broken.values()]
+        click.echo(json.dumps({"plugins": working, "broken": skipped}, indent=1))
         return
     for plugin in zoo.plugins.values():
         click.echo(f"{plugin.name} ({plugin.package} {plugin.version})")

@@ -20,7 +20,9 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.argument("models", nargs=-1)
 @click.option("-n", "--count", default=1000, show_default=True, help="Pictures per model.")
 @click.option("--seeds", help="Their seeds, as 0-999 or 3,5,9; by default 0 to n - 1.")
-@click.option("-o", "--out", type=FOLDER, default=Path("genzoo-report"), show_default=True, help="Folder of the report.")
+@click.option(
+    "-o", "--out", type=FOLDER, default=Path("genzoo-report"), show_default=True, help="Folder of the report."
+)
 @click.option("--dataset", default="fashion-mnist", show_default=True, help="What the models are held against.")
 @click.option("--extractor", help="What looks at the pictures; by default the one that knows the data set.")
 @click.option("--metric", "metrics", multiple=True, help="A metric, as frechet; several may be given. By default all.")
@@ -85,7 +87,9 @@ def compare(
 
 @click.command()
 @click.argument("results", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("-o", "--out", type=FOLDER, default=Path("genzoo-report"), show_default=True, help="Folder of the report.")
+@click.option(
+    "-o", "--out", type=FOLDER, default=Path("genzoo-report"), show_default=True, help="Folder of the report."
+)
 @click.option("--sort", default="frechet", show_default=True, help="Column that orders the table.")
 def report(results: Path, out: Path, sort: str) -> None:
     """Write the report of RESULTS, a results.json of genzoo compare, again."""

@@ -19,7 +19,9 @@ GRID_LIMIT = 100
 @click.option("--seed", default=0, show_default=True, help="The first picture's seed; the others follow.")
 @click.option("--label", "labels", multiple=True, help="A class, by name or number; several are taken in turn.")
 @click.option("--dtype", help="float32, bfloat16, float16.")
-@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="A folder; by default the model's name.")
+@click.option(
+    "-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="A folder; by default the model's name."
+)
 @sampling_options
 def generate(
     name: str,

@@ -16,7 +16,9 @@ from genzoo.results import Results
 @functools.cache
 def _template() -> jinja2.Template:
     text = resources.files("genzoo.report").joinpath("template.html").read_text("utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["megabytes"] = table.megabytes
     environment.filters["count"] = table.count
     environment.filters["inert"] = table.inert

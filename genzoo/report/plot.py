@@ -35,7 +35,13 @@ def _draw(results: Results, models: Sequence[ModelResult], ink: str) -> Any:
             axes.errorbar([x], [y], yerr=reach, color=colour, capsize=3, linewidth=1.2)
         axes.plot([x], [y], MARKERS[i % len(MARKERS)], color=colour, markersize=8)
         axes.annotate(
-            inert(model.name), (x, y), xytext=(8, 8), textcoords="offset points", color=ink, fontsize=9, parse_math=False
+            inert(model.name),
+            (x, y),
+            xytext=(8, 8),
+            textcoords="offset points",
+            color=ink,
+            fontsize=9,
+            parse_math=False,
         )
     floor = next((m.score("frechet") for m in results.models if m.kind == "data"), None)
     if floor is not None:
@@ -66,7 +72,9 @@ def svg(results: Results) -> str:
     buffer = io.StringIO()
     # Text stays text: it is read by a screen reader, scales, and the file does not change with the font's version.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "genzoo", "font.family": "sans-serif"}):
-        _draw(results, models, INK).savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        _draw(results, models, INK).savefig(
+            buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
     text = buffer.getvalue()
     return text[text.index("<svg") :].replace(INK, "currentColor")
 

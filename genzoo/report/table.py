@@ -93,7 +93,13 @@ def _score_cell(score: Score | None) -> Cell:
     detail = ""
     if score.low is not None and score.high is not None:
         detail = f"{number(score.low)} to {number(score.high)}"
-    return Cell(score.value, number(score.value) + (f" {score.unit}" if score.unit else ""), score.low, score.high, detail=detail)
+    return Cell(
+        score.value,
+        number(score.value) + (f" {score.unit}" if score.unit else ""),
+        score.low,
+        score.high,
+        detail=detail,
+    )
 
 
 def _speed(read: Callable[[ModelResult], tuple[float, str] | None]) -> Callable[[ModelResult], Cell]:
@@ -133,7 +139,12 @@ def _flops(model: ModelResult) -> tuple[float, str] | None:
 
 #: What a model costs: column and how its cell is read.
 COSTS: Sequence[tuple[Column, Callable[[ModelResult], Cell]]] = (
-    (Column("throughput", "Images/s", "higher", "Pictures per second, many at a time, from seed to finished pixels."), _throughput),
+    (
+        Column(
+            "throughput", "Images/s", "higher", "Pictures per second, many at a time, from seed to finished pixels."
+        ),
+        _throughput,
+    ),
     (Column("latency", "Latency", "lower", "How long one picture takes, by itself."), _latency),
     (
         Column("nfe", "NFE", "lower", "How often the network runs for one picture."),
@@ -144,7 +155,10 @@ COSTS: Sequence[tuple[Column, Callable[[ModelResult], Cell]]] = (
         Column("parameters", "Parameters", "lower", "Numbers that were learned."),
         _speed(lambda m: (m.parameters, count(m.parameters))),
     ),
-    (Column("memory", "Memory", "lower", "Highest memory beyond what the process held before the model."), _speed(_memory)),
+    (
+        Column("memory", "Memory", "lower", "Highest memory beyond what the process held before the model."),
+        _speed(_memory),
+    ),
 )
 
 
@@ -164,9 +178,14 @@ def rows(results: Results, sort: str | None = None) -> tuple[list[Column], list[
     for model in results.models:
         cells = [costs[c.key](model) if c.key in costs else _score_cell(model.score(c.key)) for c in heads]
         table.append(Row(model, tuple(cells)))
-    best = [_best(column, [row.cells[i] for row in table if row.model.kind == "model"]) for i, column in enumerate(heads)]
+    best = [
+        _best(column, [row.cells[i] for row in table if row.model.kind == "model"]) for i, column in enumerate(heads)
+    ]
     table = [
-        Row(row.model, tuple(_marked(c, b) if row.model.kind == "model" else c for c, b in zip(row.cells, best, strict=True)))
+        Row(
+            row.model,
+            tuple(_marked(c, b) if row.model.kind == "model" else c for c, b in zip(row.cells, best, strict=True)),
+        )
         for row in table
     ]
     if sort is not None:
@@ -201,7 +220,11 @@ def verdicts(results: Results) -> list[str]:
     heads, table = rows(results)
     out = []
     for i, column in enumerate(heads):
-        ranked = [(row.cells[i], row.model.name) for row in table if row.model.kind == "model" and row.cells[i].value is not None]
+        ranked = [
+            (row.cells[i], row.model.name)
+            for row in table
+            if row.model.kind == "model" and row.cells[i].value is not None
+        ]
         if len(ranked) < 2 or not column.better:
             continue
         ranked.sort(key=lambda pair: pair[0].value or 0.0, reverse=column.better == "higher")
@@ -214,7 +237,9 @@ def _compared(column: Column, first: Cell, winner: str, second: Cell, runner_up:
     if first.value == second.value:
         return f"{winner} and {runner_up} are equal ({first.text})."
     if _overlap(first, second):
-        return f"{winner} ({first.text}) and {runner_up} ({second.text}) are too close to call: their intervals overlap."
+        return (
+            f"{winner} ({first.text}) and {runner_up} ({second.text}) are too close to call: their intervals overlap."
+        )
     a, b = first.value or 0.0, second.value or 0.0
     if column.unit == "%":
         by = f"by {number(abs(a - b))} points"
@@ -271,7 +296,7 @@ def _arrow(column: Column) -> str:
 
 def markdown(results: Results) -> str:
     """The report as Markdown: table, verdicts, settings."""
-    heads, table = rows(results)
+    _, table = rows(results)
     lines = [
         f"# {len([m for m in results.models if m.kind == 'model'])} models on {escape_markdown(results.dataset)}",
         "",

@@ -50,7 +50,9 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: not a readable gzip file: {error}") from None
     if len(body) != count:
-        raise DataError(f"{path}: holds {'more than ' if len(body) > count else ''}{min(len(body), count)} of {count} bytes")
+        raise DataError(
+            f"{path}: holds {'more than ' if len(body) > count else ''}{min(len(body), count)} of {count} bytes"
+        )
     return torch.frombuffer(bytearray(body), dtype=torch.uint8).reshape(shape)
 
 

@@ -44,7 +44,9 @@ class ImageFolder(Dataset):
             raise DataError(f"{root}: no pictures; put one folder per class there, with {', '.join(sorted(SUFFIXES))}")
         need = len(files) * self.channels * self.size**2
         if need > MAX_BYTES:
-            raise DataError(f"{root}: {len(files)} pictures of {self.size} pixels need {need >> 30} GB; choose a smaller size")
+            raise DataError(
+                f"{root}: {len(files)} pictures of {self.size} pixels need {need >> 30} GB; choose a smaller size"
+            )
         pixels = torch.stack([self._read(file) for file, _ in files])
         return Images(pixels, torch.tensor([i for _, i in files]), tuple(classes), root.name, split)
 

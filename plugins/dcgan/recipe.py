@@ -55,7 +55,9 @@ class DCGANRecipe(Recipe):
         if model.shape != images.shape:
             raise TrainingError(f"the model makes images of {model.shape}, but {images.name} holds {images.shape}")
         if model.num_classes and model.num_classes != len(images.classes):
-            raise TrainingError(f"num_classes is {model.num_classes}, but {images.name} has {len(images.classes)} classes")
+            raise TrainingError(
+                f"num_classes is {model.num_classes}, but {images.name} has {len(images.classes)} classes"
+            )
         self.config, self.steps, self.device = config, steps, device
         layout = torch.channels_last
         self.model = model.to(device, memory_format=layout).train()  # type: ignore[call-overload]
@@ -133,5 +135,6 @@ class DCGANRecipe(Recipe):
 
     def preview(self) -> Tensor:
         count = self.model.num_classes
-        labels = {"labels": [i % count for i in range(40)]} if count else {}
-        return self.average.generate(range(40), **labels)
+        labels = [i % count for i in range(40)] if count else None
+        images: Tensor = self.average.generate(range(40), labels=labels)
+        return images

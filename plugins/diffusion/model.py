@@ -152,7 +152,8 @@ class Diffusion(Generator):
         """(x_t, t) -> x_0 with condition, guidance and clipping inside."""
         condition, null = self.conditions(options.labels)  # type: ignore[arg-type]
         denoise, clip = self.guidance(options)(self.denoiser, condition, null), self.config.clip
-        if clip is None:
+        # A scheduler that clips by itself needs x_0 as the network gave it.
+        if clip is None or getattr(self.scheduler(options), "clip", None) is not None:
             return denoise
         # After guidance, which extrapolates: clipping its two branches first would bias what it extrapolates from.
         return lambda x, t: denoise(x, t).clamp(-clip, clip)

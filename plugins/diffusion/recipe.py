@@ -50,13 +50,15 @@ def min_snr_weight(alpha: Tensor, sigma: Tensor, gamma: float, prediction: Predi
     """Weight of the squared error in the prediction's terms that equals min(SNR, gamma) in terms of x_0.
 
     With SNR = alpha^2 / sigma^2: x0: min(SNR, gamma); eps: that over SNR; v: that over SNR + 1 (Hang et al. 2023,
-    section 3.4).
+    section 3.4); flow: that over (alpha / sigma + 1)^2.
     """
     snr = (alpha / sigma) ** 2
     capped = snr.clamp(max=gamma)
     if prediction == "eps":
         # min(SNR, gamma) / SNR tends to 1 at pure noise, where SNR is 0.
         return torch.where(snr > 0, capped / snr.clamp(min=1e-30), torch.ones_like(snr))
+    if prediction == "flow":
+        return capped / (alpha / sigma + 1) ** 2
     return capped / (snr + 1) if prediction == "v" else capped
 
 

@@ -8,13 +8,15 @@ from pydantic import Field
 from torch import Tensor
 
 from genzoo.noise import Noise
-from genzoo.scheduler import Level, Scheduler
+from genzoo.schedule import NoiseSchedule
+from genzoo.scheduler import Grid, Level, Scheduler
 
 
 def posterior_variance(here: Level, there: Level) -> tuple[float, float]:
     """(variance of x_there given x_here and x_0, variance of x_here given x_there).
 
-    With a = alpha_t / alpha_s: var(t | s) = sigma_t^2 - a^2 sigma_s^2, and the first is var(t | s) sigma_s^2 / sigma_t^2.
+    With a = alpha_t / alpha_s: var(t | s) = sigma_t^2 - a^2 sigma_s^2, and the first is
+    var(t | s) sigma_s^2 / sigma_t^2.
     """
     forward = here.sigma**2 - (here.alpha / there.alpha) ** 2 * there.sigma**2
     return forward * there.sigma**2 / here.sigma**2, forward
@@ -46,15 +48,34 @@ class DDIM(Scheduler):
 
     x_s = alpha_s x_0 + sqrt(sigma_s^2 - std^2) eps + std z, with std = eta times the posterior's standard deviation
     (eq. 16). eta 0 is deterministic; eta 1 is DDPM with the small variance.
+
+    Where x_0 is clipped there are two ways to go on: with the eps that belongs to the clipped x_0, which keeps x_t on
+    its level and is what the model's own ``clip`` leads to; or with the network's own eps, as diffusers does. ``clip``
+    is the second way, in place of the first. ``end`` 1 stops at the first noisy level ("set_alpha_to_one": false).
     """
 
     eta: Annotated[float, Field(ge=0, le=1, description="share of the ancestral noise, 0 (none) to 1 (DDPM)")] = 0.0
+    clip: Annotated[float, Field(gt=0, le=1e6, description="clamp x_0 to [-clip, clip] here, and keep eps")] | None = (
+        None
+    )
+    end: Annotated[int, Field(ge=0, le=1, description="the last time: 0 is clean data, 1 the first noisy level")] = 0
+
+    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
+        grid = super().grid(schedule, steps)
+        if not self.end:
+            return grid
+        # A grid that begins at level 1 takes its last step in place: only the clipping acts there.
+        return Grid((*grid.levels[:-1], Level(1.0, *schedule.level(1.0))))
 
     def step(self, x: Tensor, x0: Tensor, here: Level, there: Level, noise: Noise) -> Tensor:
         std = self.eta * posterior_variance(here, there)[0] ** 0.5
         # eps = (x - alpha_t x_0) / sigma_t, folded into the two coefficients: one pass over memory less.
         direction = max(there.sigma**2 - std**2, 0.0) ** 0.5 / here.sigma
-        out = x0.mul(there.alpha - direction * here.alpha).add_(x, alpha=direction)
+        if self.clip is None:
+            out = x0.mul(there.alpha - direction * here.alpha)
+        else:
+            out = x0.clamp(-self.clip, self.clip).mul_(there.alpha).sub_(x0, alpha=direction * here.alpha)
+        out = out.add_(x, alpha=direction)
         if std > 0:
             out = out.add_(noise.normal(*x.shape[1:]), alpha=std)
         return out

@@ -21,6 +21,7 @@ from genzoo_plugins.diffusion.blocks import (
     DownBlock,
     Downsample,
     Fourier,
+    GroupNorm,
     Learned,
     MakeAttention,
     MakeResnet,
@@ -124,7 +125,7 @@ class Trunk(nn.Module):
             )
             for i, level in reversed(list(enumerate(levels)))
         )
-        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, top, eps=config.norm_eps)
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, top, eps=config.norm_eps)
         self.conv_out = nn.Conv2d(top, config.out_channels, 3, padding=1)
 
     def forward(

@@ -32,7 +32,9 @@ class Manifold(Metric):
     def __call__(self, fake: Features, reference: Features) -> Estimate:
         count = min(len(fake), len(reference))
         if count < 2 * (self.k + 1):
-            raise OptionError(f"{self.title} with k={self.k} needs at least {2 * (self.k + 1)} images; give a larger -n")
+            raise OptionError(
+                f"{self.title} with k={self.k} needs at least {2 * (self.k + 1)} images; give a larger -n"
+            )
         real, mine = reference.vectors[:count], fake.vectors[:count]
         whole = self.value(mine, real)
         low, high = jackknife(count, lambda rows: self.value(mine[rows], real), whole) or (None, None)

@@ -74,7 +74,7 @@ class Blur(nn.Module):
         taps = torch.tensor(_TAPS)
         kernel = taps[:, None] * taps
         self.register_buffer("kernel", kernel * (gain / kernel.sum()), persistent=persistent)
-        self.register_load_state_dict_post_hook(_check_separable)
+        self.register_load_state_dict_post_hook(_check_separable)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor, pad: int, stride: int = 1) -> Tensor:
         """Convolve each channel of (N, C, H, W) and keep every ``stride``-th position."""
@@ -105,4 +105,6 @@ def _check_separable(module: nn.Module, _: Any) -> None:
     full = kernel.detach().double()
     total = full.sum()
     if not bool(total > 0) or not torch.allclose(torch.outer(full.sum(1), full.sum(0)) / total, full, atol=1e-5):
-        raise WeightsError("the blur kernel is no outer product of two filters: this is no StyleGAN2 file of that layout")
+        raise WeightsError(
+            "the blur kernel is no outer product of two filters: this is no StyleGAN2 file of that layout"
+        )

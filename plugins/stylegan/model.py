@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 import torch
 from pydantic import Field
@@ -124,7 +124,7 @@ class StyleGAN(Generator):
     # -- from latents to images --------------------------------------------------------------------------------------
 
     def layer_noise(self, noise: Noise, kind: LayerNoise) -> list[Tensor | None]:
-        """Noise for the layers: fresh rows (N, 1, side, side) from the seeds' streams, the fixed (1, 1, ...), or none."""
+        """Noise for each layer: (N, 1, side, side) of the seeds' streams, the fixed (1, 1, side, side), or None."""
         if kind == "fixed":
             return [*self.network.fixed_noise()]
         if kind == "none":
@@ -158,7 +158,7 @@ class StyleGAN(Generator):
         Raises:
             OptionError: fewer than two seeds, frames below 1, unknown options, two classes in z.
         """
-        wanted = self.options(**options)
+        wanted = cast(StyleGANOptions, self.options(**options))
         ends = Noise(seeds, device=self.device, dtype=self.dtype)
         if len(ends) < 2:
             raise OptionError(f"{len(ends)} seeds; give two or more to go from one to the next")
@@ -174,14 +174,16 @@ class StyleGAN(Generator):
         with evaluating(self), torch.inference_mode():
             points = ends.normal(self.config.latent)
             if space == "w":
-                points = self.latents(points, self._labels(labels), wanted)  # type: ignore[arg-type]
+                points = self.latents(points, self._labels(labels), wanted)
             path = _path(points, frames, space)
             first = Noise(ends.seeds[:1], device=self.device, dtype=self.dtype)
             first.normal(self.config.latent)
-            noise = self.layer_noise(first, wanted.layer_noise)  # type: ignore[attr-defined]
+            noise = self.layer_noise(first, wanted.layer_noise)
             images = []
-            for part in path.split(batch):
-                w = part if space == "w" else self.latents(part, self._labels(labels and labels[:1] * len(part)), wanted)  # type: ignore[arg-type]
+            for start in range(0, len(path), batch):
+                w = path[start : start + batch]
+                if space == "z":
+                    w = self.latents(w, self._labels(labels and labels[:1] * len(w)), wanted)
                 images.append(self.network(w, noise).float().clamp(-1, 1))
         return torch.cat(images).clone()
 

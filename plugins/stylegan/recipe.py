@@ -65,8 +65,8 @@ class StyleGANRecipeConfig(Frozen):
 class StyleGANRecipe(Recipe):
     """One discriminator step and one generator step on every batch.
 
-    Both regularisers join the loss of the step that they fall on, so there is no additional step of Adam, and nothing to
-    correct its rates for.
+    Both regularisers join the loss of the step that they fall on: Adam takes no additional step, and its rates need no
+    correction for one.
     """
 
     Config: ClassVar[type[Frozen]] = StyleGANRecipeConfig
@@ -76,7 +76,9 @@ class StyleGANRecipe(Recipe):
         if model.shape != images.shape:
             raise TrainingError(f"the model makes images of {model.shape}, but {images.name} holds {images.shape}")
         if model.num_classes and model.num_classes != len(images.classes):
-            raise TrainingError(f"num_classes is {model.num_classes}, but {images.name} has {len(images.classes)} classes")
+            raise TrainingError(
+                f"num_classes is {model.num_classes}, but {images.name} has {len(images.classes)} classes"
+            )
         try:
             discriminator = Discriminator(config.model, config.discriminator)
         except ValueError as error:
@@ -193,5 +195,6 @@ class StyleGANRecipe(Recipe):
 
     def preview(self) -> Tensor:
         count = self.model.num_classes
-        labels = {"labels": [i % count for i in range(40)]} if count else {}
-        return self.average.generate(range(40), **labels)
+        labels = [i % count for i in range(40)] if count else None
+        images: Tensor = self.average.generate(range(40), labels=labels)
+        return images

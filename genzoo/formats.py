@@ -1,0 +1,201 @@
+"""Formats: layouts of weights found in the wild, each read into a card and tensors."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genzoo.cards import Card
+from genzoo.errors import CardError, WeightsError
+from genzoo.files import open_regular
+from genzoo.tensors import Header, Tensors, read, read_header
+
+if TYPE_CHECKING:
+    from genzoo.registry import Zoo
+
+#: The most bytes of a JSON or text file that are read.
+MAX_TEXT = 4 << 20
+
+#: The most files of a folder that are looked at.
+MAX_FILES = 10_000
+
+#: Suffixes of files that hold pickles.
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5", ".onnx")
+
+
+class FormatError(WeightsError):
+    """A folder of no known layout, or of a known one with something that is not supported; the message names it."""
+
+
+class Files(ABC):
+    """The files of one model, wherever they are; each is fetched and checked when it is asked for.
+
+    Attributes:
+        source: how they are named in messages, as ``hf:google/ddpm-cifar10-32``.
+        title: a short name, as ``ddpm-cifar10-32``.
+        names: what there is: relative paths with ``/``, sorted.
+    """
+
+    source: str
+    title: str
+    names: tuple[str, ...]
+
+    @abstractmethod
+    def path(self, name: str) -> Path:
+        """A local file with the content of ``name``, checked as far as its origin allows."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def text(self, name: str) -> str:
+        """The content of a text file."""
+        with open_regular(self.path(name), WeightsError) as file:
+            raw = file.read(MAX_TEXT + 1)
+        if len(raw) > MAX_TEXT:
+            raise CardError(f"{self.source}: {name}: more than {MAX_TEXT} bytes; that is no settings file")
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise CardError(f"{self.source}: {name}: not UTF-8 text (byte {error.start})") from None
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A JSON file that holds a mapping: plain data, no key twice, no NaN."""
+        return parse_json(self.text(name), f"{self.source}: {name}")
+
+    def header(self, name: str) -> Header:
+        """What the head of a safetensors file says."""
+        return read_header(self.path(name))
+
+    def tensors(self, name: str) -> Tensors:
+        """The tensors of a safetensors file."""
+        return read(self.path(name))
+
+
+class LocalFiles(Files):
+    """A folder on this machine, or one file of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.source, folder = str(path), path
+        if path.is_dir():
+            self.names = tuple(sorted(_walk(path)))
+        elif path.is_symlink() or path.exists():
+            folder, self.names = path.parent, (path.name,)
+        else:
+            raise WeightsError(f"{path}: no such file or folder; name a model as family.tag, a path, or hf:owner/repo")
+        self.folder = folder
+        self.title = path.resolve().name.removesuffix(".safetensors")
+
+    def path(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.resolve().is_relative_to(self._home()):
+            raise WeightsError(f"{path}: a link that leaves {self.folder}; put the file itself there")
+        return path
+
+    def _home(self) -> Path:
+        """The folder that real paths must stay in: in a Hub cache a snapshot's files are links to its neighbours."""
+        folder = self.folder.resolve()
+        for parent in (folder, *folder.parents):
+            if parent.parent.name == "snapshots" and (parent.parent.parent / "blobs").is_dir():
+                return parent.parent.parent
+        return folder
+
+
+class Format(ABC):
+    """A layout of weights found in the wild. Subclasses are made without arguments and keep nothing."""
+
+    @abstractmethod
+    def detect(self, files: Files) -> str | None:
+        """None where the files are laid out so; else, in a few words, what is missing.
+
+        Reads small files only, and never raises for files of another layout.
+        """
+
+    @abstractmethod
+    def read(self, files: Files) -> tuple[Card, Tensors]:
+        """The card that describes the model, and its tensors under the generator's own names.
+
+        Raises FormatError that names what is not supported.
+        """
+
+
+def recognise(zoo: Zoo, files: Files) -> tuple[Card, Tensors]:
+    """The model in ``files``, by the first registered format that fits; FormatError says what each one missed."""
+    missed = []
+    for kind, name in zoo.entries:
+        if kind != "format":
+            continue
+        form: Format = zoo.find("format", name)()
+        lacks = form.detect(files)
+        if lacks is None:
+            return form.read(files)
+        missed.append(f"{name}: {lacks}")
+    pickles = [name for name in files.names if name.endswith(PICKLES)]
+    if pickles and not any(name.endswith(".safetensors") for name in files.names):
+        raise FormatError(
+            f"{files.source}: {pickles[0]} holds a pickle, which can run code; make a safe copy with "
+            f"genzoo convert {pickles[0]} OUT.safetensors and load that"
+        )
+    raise FormatError(
+        f"{files.source}: of no known layout; tried {'; '.join(missed) or 'none: no format is installed'}"
+    )
+
+
+def parse_json(text: str, source: str) -> dict[str, Any]:
+    """A JSON mapping; raises CardError that names source and line."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in out:
+                raise CardError(f"{source}: key {key[:80]!r} stands there twice")
+            out[key] = value
+        return out
+
+    def refuse(word: str) -> None:
+        raise CardError(f"{source}: {word} is no number that can be used")
+
+    try:
+        found = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        raise CardError(f"{source}:{error.lineno}: not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise CardError(f"{source}: not readable: {type(error).__name__}") from None
+    if not isinstance(found, dict):
+        raise CardError(f"{source}: a mapping is expected, not {type(found).__name__}")
+    return found
+
+
+def card_name(family: str, title: str) -> str:
+    """A card's name for a model found under ``title``."""
+    slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60].strip("-")
+    return f"{family}.{slug or 'model'}"
+
+
+def licence(files: Files) -> str:
+    """The licence in the front matter of a README.md, or ``unknown``."""
+    if "README.md" not in files:
+        return "unknown"
+    try:
+        text = files.text("README.md")
+    except (CardError, WeightsError):
+        return "unknown"
+    front = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
+    pattern = r"^license:[ \t]*[\"']?([A-Za-z0-9 .+_-]{1,60}?)[\"']?[ \t]*$"
+    found = re.search(pattern, front.group(1), re.MULTILINE) if front else None
+    return found.group(1) if found else "unknown"
+
+
+def _walk(folder: Path) -> list[str]:
+    """Relative names of the files in a folder and two levels below it; hidden ones are passed over."""
+    found: list[str] = []
+    for here, folders, names in os.walk(folder):
+        depth = len(Path(here).relative_to(folder).parts)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if depth < 2 else []
+        found += [(Path(here) / name).relative_to(folder).as_posix() for name in names if not name.startswith(".")]
+        if len(found) > MAX_FILES:
+            break
+    return found[:MAX_FILES]

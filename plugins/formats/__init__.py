@@ -1,0 +1,10 @@
+"""Layouts of weights found in the wild."""
+
+from genzoo.hookspecs import hookimpl
+from genzoo.registry import Registrar
+
+
+@hookimpl
+def register(zoo: Registrar) -> None:
+    zoo.format("genzoo", "genzoo_plugins.formats.own:Own")
+    zoo.format("diffusers", "genzoo_plugins.formats.diffusers:DiffusersUNet")

@@ -1,0 +1,65 @@
+"""genzoo's own layout: one safetensors file and the card that describes it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import ValidationError
+
+from genzoo.cards import Card
+from genzoo.documents import load
+from genzoo.errors import CardError, explain
+from genzoo.formats import Files, Format, FormatError, parse_json
+from genzoo.tensors import Tensors, read
+
+#: The version of the layout that is written and read.
+VERSION = 1
+
+
+class Own(Format):
+    """``model.safetensors`` beside ``config.json`` (or ``card.yaml``), or one safetensors file that holds its card.
+
+    ``config.json`` is ``{"library_name": "genzoo", "version": 1, "card": {...}}``; a file's metadata holds the card as
+    JSON under ``genzoo.card``.
+    """
+
+    def detect(self, files: Files) -> str | None:
+        if "card.yaml" in files:
+            return None
+        if "config.json" in files:
+            try:
+                found = files.json("config.json").get("library_name")
+            except CardError as error:
+                return str(error)
+            return None if found == "genzoo" else "config.json is not genzoo's"
+        if len(files.names) == 1 and files.names[0].endswith(".safetensors"):
+            return None if "genzoo.card" in files.header(files.names[0]).metadata else "the file holds no genzoo.card"
+        return "no config.json"
+
+    def read(self, files: Files) -> tuple[Card, Tensors]:
+        if "card.yaml" in files:
+            card = load(files.path("card.yaml")).read(Card)
+        elif "config.json" in files:
+            found = files.json("config.json")
+            if found.get("version") != VERSION:
+                raise FormatError(
+                    f"{files.source}: config.json: version {found.get('version')!r} is not read; update genzoo"
+                )
+            card = _card(found.get("card"), f"{files.source}: config.json: card")
+        else:
+            tensors = files.tensors(files.names[0])
+            where = f"{files.source}: genzoo.card"
+            return _card(parse_json(tensors.metadata["genzoo.card"], where), where), tensors
+        if card.weights is None:
+            return card, Tensors()
+        if card.weights.file not in files:
+            raise FormatError(f"{files.source}: {card.weights.file} is missing; fetch the model again")
+        return card, read(files.path(card.weights.file), card.weights)
+
+
+def _card(data: Any, where: str) -> Card:
+    try:
+        return Card.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        raise CardError(explain(error, where)) from None

@@ -1,0 +1,109 @@
+"""Linear multistep methods on any grid: eps is interpolated through past evaluations, and the polynomial integrated.
+
+In EDM's coordinates y = x / alpha, s = sigma / alpha the flow is dy/ds = eps, so y' = y + sum_j c_j eps_j with
+c_j = integral over [s, s'] of the j-th Lagrange polynomial, in s itself (LMS) or in log s (DEIS).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor
+
+from genzoo.noise import Noise
+from genzoo.scheduler import Denoise, Grid, Level, Spread
+from genzoo_plugins.solvers.solver import FEW_STEPS, Solver, slope, straight, weighted
+
+
+def lagrange_integrals(
+    nodes: list[float], start: float, end: float, density: Callable[[np.ndarray], np.ndarray]
+) -> list[float]:
+    """For each node, the integral over [start, end] of its Lagrange polynomial times ``density``.
+
+    By Gauss-Legendre with 24 points: exact for a polynomial, to rounding for the exponential over any step in use.
+    """
+    points, weights = np.polynomial.legendre.leggauss(24)
+    at = start + (end - start) * (points + 1) / 2
+    scaled = weights * (end - start) / 2 * density(at)
+    integrals = []
+    for j, node in enumerate(nodes):
+        others = nodes[:j] + nodes[j + 1 :]
+        basis = np.prod([(at - other) / (node - other) for other in others], axis=0) if others else np.ones_like(at)
+        integrals.append(float((scaled * basis).sum()))
+    return integrals
+
+
+class _Linear(Solver):
+    spacing: Spread = "karras"
+
+    @abstractmethod
+    def reach(self, taken: int, left: int, there: Level) -> int:
+        """How many evaluations the step to ``there`` uses, given how many are taken and steps are left, this one too."""
+
+    @abstractmethod
+    def coefficients(self, nodes: list[float], there: float) -> list[float]:
+        """c_j for nodes s_j, the newest first, and the step to s' = ``there``."""
+
+    def walk(self, denoise: Denoise, x: Tensor, grid: Grid, noise: Noise) -> Iterator[Tensor]:
+        past: list[tuple[float, Tensor]] = []  # s and eps, the newest first
+        steps = len(grid.levels) - 1
+        for i, (here, there) in enumerate(grid.pairs()):
+            x0 = denoise(x, here.t)
+            if here.alpha == 0:
+                # Out of pure noise, where s is infinite; nothing can be interpolated through it later either.
+                x = straight(x, x0, here, there)
+                yield x
+                continue
+            past.insert(0, (here.sigma / here.alpha, slope(x, x0, here)))
+            used = past[: self.reach(len(past), steps - i, there)]
+            del past[4:]
+            scale = there.alpha
+            factors = self.coefficients([s for s, _ in used], there.sigma / there.alpha)
+            terms = ((scale * factor, eps) for factor, (_, eps) in zip(factors, used, strict=True))
+            x = weighted(x, scale / here.alpha, *terms)
+            yield x
+
+
+class LMS(_Linear):
+    """The linear multistep method in sigma / alpha (k-diffusion's ``sample_lms``): Adams-Bashforth on an uneven grid.
+
+    One evaluation a step; the first steps have the orders 1, 2, 3. It keeps its order into sigma = 0.
+    """
+
+    order: Annotated[int, Field(ge=1, le=4, description="evaluations that a step looks back on")] = 4
+
+    def reach(self, taken: int, left: int, there: Level) -> int:
+        return min(self.order, taken)
+
+    def coefficients(self, nodes: list[float], there: float) -> list[float]:
+        return lagrange_integrals(nodes, nodes[0], there, np.ones_like)
+
+
+class DEIS(_Linear):
+    """The diffusion exponential integrator, log-rho form (Zhang & Chen 2023, eq. 15 with rho = sigma / alpha).
+
+    eps is a polynomial in log rho. One evaluation a step. The last step into clean data is first-order: log rho ends at
+    minus infinity there. (diffusers' scheduler stops at the first noisy level instead, "final_sigmas_type": sigma_min.)
+    """
+
+    order: Annotated[int, Field(ge=1, le=4, description="evaluations that a step looks back on")] = 3
+    lower_order_final: Annotated[
+        bool, Field(description="walks of fewer than 15 steps lower their order towards the end")
+    ] = True
+
+    def reach(self, taken: int, left: int, there: Level) -> int:
+        if there.sigma == 0:
+            return 1
+        # ``taken`` counts at most four, but a walk of 15 steps is told from a shorter one by what is behind and ahead.
+        return min(self.order, taken, left)
+
+    def coefficients(self, nodes: list[float], there: float) -> list[float]:
+        if len(nodes) == 1:
+            return [there - nodes[0]]
+        logs = [math.log(node) for node in nodes]
+        return lagrange_integrals(logs, logs[0], math.log(there), np.exp)

@@ -1,0 +1,54 @@
+"""What the solvers share: the step that is exact for a constant x_0, the coordinates of the flow, and sums of tensors.
+
+Along the probability flow (Song et al. 2021, eq. 13) with x_t = alpha x_0 + sigma eps, let D(x_t, t) be the denoiser's
+estimate of x_0. In the coordinates y = x / c and s = sigma / c the flow is dy/ds = (y - D) / s, both for c = alpha (EDM,
+Karras et al. 2022, eq. 3, where the slope is eps) and for c = alpha + sigma (flow matching, where it is the velocity
+eps - x_0). Solvers differ in how they integrate it, and in the variable in which they take D or the slope to be smooth.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from genzoo.noise import Noise
+from genzoo.scheduler import Level, Scheduler
+
+#: Walks shorter than this lower their order towards the end, where the authors of DPM-Solver advise it.
+FEW_STEPS = 15
+
+
+def weighted(x: Tensor, weight: float, *terms: tuple[float, Tensor]) -> Tensor:
+    """weight x + the weighted terms: one new tensor, one pass over memory a term."""
+    out = x.mul(weight)
+    for factor, term in terms:
+        if factor:
+            out = out.add_(term, alpha=factor)
+    return out
+
+
+def straight(x: Tensor, x0: Tensor, here: Level, there: Level) -> Tensor:
+    """x_s = (sigma_s / sigma_t) x_t + (alpha_s - alpha_t sigma_s / sigma_t) x_0: the flow's solution for a constant D.
+
+    The same step is DDIM with eta 0 (Song, Meng & Ermon 2021, eq. 12), Euler's in EDM's and in flow matching's
+    coordinates, and DPM-Solver-1. It holds at both ends: from alpha = 0, and to sigma = 0, where it gives x_0.
+    """
+    ratio = there.sigma / here.sigma
+    return weighted(x, ratio, (there.alpha - here.alpha * ratio, x0))
+
+
+def slope(x: Tensor, x0: Tensor, here: Level) -> Tensor:
+    """eps = (x_t - alpha x_0) / sigma, which is dy/ds in EDM's coordinates."""
+    return weighted(x, 1 / here.sigma, (-here.alpha / here.sigma, x0))
+
+
+def transfer(x: Tensor, eps: Tensor, here: Level, there: Level) -> Tensor:
+    """x_s = (alpha_s / alpha_t) x_t + (sigma_s - sigma_t alpha_s / alpha_t) eps: the solution for a constant eps."""
+    ratio = there.alpha / here.alpha
+    return weighted(x, ratio, (there.sigma - here.sigma * ratio, eps))
+
+
+class Solver(Scheduler):
+    """A deterministic method; ``step`` is the first-order one, which the others start with and end on."""
+
+    def step(self, x: Tensor, x0: Tensor, here: Level, there: Level, noise: Noise) -> Tensor:
+        return straight(x, x0, here, there)
