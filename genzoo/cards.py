@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, StringConstraints
 
 from genzoo.documents import Document, DocumentError, load
 from genzoo.errors import CardError
 from genzoo.frozen import Frozen, Seq, Size
 
-Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\n]*$")]
+#: One line of text without control characters: inert in a terminal.
+Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]*$")]
 Text = Annotated[str, StringConstraints(max_length=4000)]
 Name = Annotated[str, StringConstraints(max_length=80, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 CardName = Annotated[str, StringConstraints(max_length=120, pattern=r"^[a-z0-9][a-z0-9-]*(\.[a-z0-9][a-z0-9-]*)+$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+#: A path inside a folder.
+Inside = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$"),
+]
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON holds them, which is how they travel; anything else could not be written to a file."""
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"must be plain data: {str(error).splitlines()[0]}") from None
+    return plain
+
+
+#: Settings whose keys another class checks.
+Settings = Annotated[dict[str, Any], AfterValidator(_plain)]
 
 
 class Asset(Frozen):
@@ -27,16 +49,9 @@ class Asset(Frozen):
         size: in bytes.
     """
 
-    file: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$")]
+    file: Inside
     sha256: Sha256
     size: Annotated[int, Field(ge=1, le=1 << 44)]
-
-    @field_validator("file")
-    @classmethod
-    def _inside(cls, value: str) -> str:
-        if ".." in value.split("/"):
-            raise ValueError("must stay inside the plugin's folder")
-        return value
 
 
 class Training(Frozen):
@@ -51,14 +66,14 @@ class Training(Frozen):
         versions: of what matters, as torch.
     """
 
-    recipe: str
+    recipe: Inside
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     steps: Annotated[int, Field(ge=1, le=10**9)]
     batch: Size
     images: Annotated[int, Field(ge=1, le=10**12)]
     minutes: Annotated[float, Field(gt=0, le=1e7)]
     hardware: Line
-    versions: Annotated[dict[str, str], Field(max_length=20)]
+    versions: Annotated[dict[Line, Line], Field(max_length=20)]
 
 
 class Measured(Frozen):
@@ -96,8 +111,8 @@ class Card(Frozen):
     generator: Name
     shape: Annotated[tuple[Size, Size, Size], Field(strict=False)]
     classes: Seq[Line] = ()
-    config: dict[str, Any] = Field(default_factory=dict)
-    options: dict[str, Any] = Field(default_factory=dict)
+    config: Settings = Field(default_factory=dict)
+    options: Settings = Field(default_factory=dict)
     weights: Asset | None = None
     data: Name | None = None
     licence: Line

@@ -56,13 +56,15 @@ class Denoiser(nn.Module):
             learned a variance: the first half is the prediction).
         schedule: the levels of the times.
         prediction: "eps", "v", "x0" or "flow".
+        patch: pixels were folded into channels by this factor (pixel-unshuffle): x is not an image where it is not 1.
     """
 
-    def __init__(self, network: nn.Module, schedule: NoiseSchedule, prediction: Prediction) -> None:
+    def __init__(self, network: nn.Module, schedule: NoiseSchedule, prediction: Prediction, patch: int = 1) -> None:
         super().__init__()
         self.network = network
         self.schedule = schedule
         self.prediction: Prediction = prediction
+        self.patch = patch
 
     def forward(self, x: Tensor, t: float | Tensor, condition: Condition) -> Tensor:
         """x_0, not clipped. ``x``: (N, C, H, W); ``t``: one time for all, or (N,) float64."""

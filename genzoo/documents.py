@@ -1,31 +1,45 @@
 """Reading YAML and JSON that may be hostile: plain data only, every key with its line, nothing unbounded.
 
-The subset: mappings with text keys, lists, and scalars by YAML 1.2's core rules, so that ``1e-4`` is a number and
-``no`` is a word. Anchors, aliases, tags, duplicate keys and deep nesting are refused. JSON is a part of that subset.
+The subset: mappings with text keys, lists, and scalars by YAML 1.2's core rules (decimal numbers only), so that
+``1e-4`` is a number and ``no`` is a word. Anchors, aliases, tags, directives, duplicate keys, control characters and
+deep nesting are refused. JSON is a part of that subset.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from genzoo.errors import GenzooError, explain
+from genzoo.errors import GenzooError, explain, shorten
+from genzoo.files import open_regular
 
 Model = TypeVar("Model", bound=BaseModel)
 Path_ = tuple[str | int, ...]
 
 MAX_BYTES = 4 << 20
 MAX_DEPTH = 32
-_INT = re.compile(r"[-+]?[0-9]{1,40}")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,4})?")
-_WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u2028\u2029\ud800-\udfff]")
+MAX_DIGITS = 40
+_INT = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_WORDS = {"": None, "~": None} | {
+    form: value
+    for word, value in (("null", None), ("true", True), ("false", False))
+    for form in (word, word.title(), word.upper())
+}
+#: Control characters, line breaks that editors do not show as such, marks that turn the reading direction around,
+#: halves of characters, and code points that are none.
+_UNPRINTABLE = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff"
+_RAW = re.compile(f"[{_UNPRINTABLE}]")
+#: In a value, where an escape may have put it, a carriage return is one as well.
+_CONTROL = re.compile(f"[{_UNPRINTABLE}\r]")
+#: The parser in C, where PyYAML was built with it: the same events, ten times as fast.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class DocumentError(GenzooError):
@@ -63,7 +77,8 @@ class Document:
             return model.model_validate_json(json.dumps(part, allow_nan=False), strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]["loc"]
-            raise self.error(path + tuple(first), explain(error, ".".join(map(str, path)) or "document")) from None
+            where = ".".join(map(str, path)) or "document"
+            raise self.error(path + tuple(first), explain(error, where, model)) from None
         except (ValueError, RecursionError) as error:
             raise self.error(path, f"unreadable value: {error}") from None
 
@@ -72,95 +87,132 @@ def parse(text: str, source: str) -> Document:
     """The document in ``text``. Raises DocumentError, and nothing else, for anything that is not in the subset."""
     if len(text) > MAX_BYTES:
         raise DocumentError(f"{source}: {len(text)} characters; at most {MAX_BYTES} are read")
+    if bad := _RAW.search(text):
+        raise DocumentError(f"{source}:{text.count(chr(10), 0, bad.start()) + 1}: control character {bad.group()!r}")
     lines: dict[Path_, int] = {}
+    reader = _Reader(text, lines, source)
     try:
-        root = _compose(text, source)
-        data = None if root is None else _plain(root, (), lines, source)
+        data = reader.document()
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         where = f"{source}:{mark.line + 1}" if mark else source
-        raise DocumentError(
-            f"{where}: not readable: {getattr(error, 'problem', None) or str(error).splitlines()[0]}"
-        ) from None
-    except (RecursionError, ValueError) as error:
-        raise DocumentError(f"{source}: not readable: {type(error).__name__}") from None
+        raise DocumentError(f"{where}: not readable: {problem or str(error).splitlines()[0]}") from None
+    except (ValueError, OverflowError):
+        # An escape of a character that does not exist, or a version of a thousand digits.
+        raise DocumentError(f"{source}:{reader.line}: not readable after this line") from None
     return Document(data, lines, source)
 
 
 def load(path: Path) -> Document:
     """The document in a file. Raises DocumentError where it is missing, not text, or not in the subset."""
-    try:
-        with open(path, "rb") as file:
+    with open_regular(path, DocumentError) as file:
+        try:
             raw = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise DocumentError(f"{path}: {error.strerror}") from None
+    if len(raw) > MAX_BYTES:
+        raise DocumentError(f"{path}: more than the {MAX_BYTES} bytes that are read")
+    try:
         return parse(raw.decode("utf-8"), str(path))
     except UnicodeDecodeError as error:
-        raise DocumentError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise DocumentError(f"{path}: {error.strerror}") from None
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DocumentError(f"{path}:{line}: not UTF-8 text (byte {error.start})") from None
 
 
-def _compose(text: str, source: str) -> yaml.Node | None:
-    """The node tree, refusing by its events what could make building it expensive."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1 if event.start_mark else 1
+class _Reader:
+    """Plain values from the parser's events, in one pass.
+
+    Events, because a tree of a hostile document would be built before it could be refused.
+
+    Attributes:
+        line: of the last event.
+    """
+
+    def __init__(self, text: str, lines: dict[Path_, int], source: str) -> None:
+        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=_LOADER)
+        self._lines, self._source = lines, source
+        self.line = 1
+
+    def document(self) -> Any:
+        """The only document; None where the text holds none."""
+        data, found = None, False
+        while True:
+            event = self._next()
+            if isinstance(event, yaml.StreamEndEvent):
+                return data
+            if isinstance(event, yaml.DocumentStartEvent):
+                if found:
+                    raise self._error("a second document begins; one is read")
+                if event.version or event.tags:
+                    raise self._error("directives are not used here; leave the line with % out")
+                data, found = self._value(self._next(), (), 0), True
+
+    def _next(self) -> yaml.Event:
+        event = next(self._events)
+        self.line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise DocumentError(f"{source}:{line}: anchors and aliases are not used here; write the value out")
+            raise self._error("anchors and aliases are not used here; write the value out")
         if tag := getattr(event, "tag", None):
-            raise DocumentError(f"{source}:{line}: tags such as {tag} are not used here; leave it out")
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise DocumentError(f"{source}:{line}: nested deeper than {MAX_DEPTH} levels")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-    node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
-    return node
+            raise self._error(f"tags such as {tag[:40]} are not used here; leave it out")
+        return event
 
-
-def _plain(node: yaml.Node, path: Path_, lines: dict[Path_, int], source: str) -> Any:
-    line = node.start_mark.line + 1
-    lines.setdefault(path, line)
-    if isinstance(node, yaml.MappingNode):
+    def _value(self, event: yaml.Event, path: Path_, depth: int) -> Any:
+        self._lines.setdefault(path, self.line)
+        if isinstance(event, yaml.ScalarEvent):
+            # Quoted text and text blocks are text whatever they hold.
+            return self._text(event.value) if event.style else self._plain(event.value)
+        if depth == MAX_DEPTH:
+            raise self._error(f"nested deeper than {MAX_DEPTH} levels")
+        if isinstance(event, yaml.SequenceStartEvent):
+            items: list[Any] = []
+            while not isinstance(event := self._next(), yaml.SequenceEndEvent):
+                items.append(self._value(event, (*path, len(items)), depth + 1))
+            return items
         out: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            at = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise DocumentError(f"{source}:{at}: a key must be text")
-            key = _text(key_node.value, source, at)
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                raise self._error("a key must be text")
+            key = self._text(event.value)
+            inside = (*path, key)
             if key in out:
-                first = lines[(*path, key)]
-                raise DocumentError(f"{source}:{at}: duplicate key {key!r}; it stands in line {first} already")
-            lines[(*path, key)] = at
-            out[key] = _plain(value_node, (*path, key), lines, source)
+                raise self._error(f"duplicate key {shorten(key, 40)!r}; it stands in line {self._lines[inside]} already")
+            self._lines[inside] = self.line
+            out[key] = self._value(self._next(), inside, depth + 1)
         return out
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, (*path, i), lines, source) for i, item in enumerate(node.value)]
-    return _scalar(node, source, line)
 
+    def _plain(self, text: str) -> Any:
+        try:
+            return scalar(text)
+        except DocumentError as error:
+            raise self._error(str(error)) from None
 
-def _scalar(node: yaml.Node, source: str, line: int) -> Any:
-    text = _text(node.value, source, line)
-    if getattr(node, "style", None) is not None:
+    def _text(self, text: str) -> str:
+        if bad := _CONTROL.search(text):
+            raise self._error(f"control character {bad.group()!r} in text")
         return text
-    if text in _WORDS:
-        return _WORDS[text]
-    if _INT.fullmatch(text):
-        return int(text)
-    if _FLOAT.fullmatch(text):
-        value = float(text)
-        if abs(value) == float("inf"):
-            raise DocumentError(f"{source}:{line}: {text} is beyond the range of a number")
-        return value
-    return text
 
-
-def _text(text: str, source: str, line: int) -> str:
-    if bad := _CONTROL.search(text):
-        raise DocumentError(f"{source}:{line}: control character {bad.group()!r} in text")
-    return text
+    def _error(self, message: str) -> DocumentError:
+        return DocumentError(f"{self._source}:{self.line}: {message}")
 
 
 def scalar(text: str) -> Any:
-    """A value typed at the command line, by the same rules: ``20`` is a number, ``true`` a truth value."""
-    return _scalar(yaml.ScalarNode("", text), "the command line", 1)
+    """An unquoted value, as it may also be typed at the command line: ``20`` is a number, ``true`` a truth value.
+
+    Raises DocumentError for a control character, and for a number that is beyond the range of numbers.
+    """
+    if bad := _CONTROL.search(text):
+        raise DocumentError(f"control character {bad.group()!r} in text")
+    if text in _WORDS:
+        return _WORDS[text]
+    if not _FLOAT.fullmatch(text):
+        return text
+    if len(text) > 2 * MAX_DIGITS:
+        raise DocumentError(f"{shorten(text, 40)!r}: a number of {len(text)} characters; quote it if it is text")
+    if _INT.fullmatch(text):
+        if len(text) > MAX_DIGITS:
+            raise DocumentError(f"{shorten(text, 40)!r} is beyond the range of a number; quote it if it is text")
+        return int(text)
+    value = float(text)
+    if abs(value) == float("inf"):
+        raise DocumentError(f"{shorten(text, 40)!r} is beyond the range of a number; quote it if it is text")
+    return value

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+
+#: Names that one message lists; the others are counted.
+MOST_NAMES = 40
+
+#: Faults that one message lists; the others are counted.
+MOST_FAULTS = 8
 
 
 class GenzooError(Exception):
@@ -23,7 +30,8 @@ class UnknownName(GenzooError):
         if close:
             advice = f"did you mean {close[0]!r}?"
         elif known:
-            advice = f"known: {', '.join(known)}"
+            more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
+            advice = f"known: {', '.join(known[:MOST_NAMES])}{more}"
         else:
             advice = "none is registered"
         super().__init__(f"no {kind} named {name!r}; {advice}{' ' + hint if hint else ''}")
@@ -54,18 +62,51 @@ class ResultsError(GenzooError):
     """Results that cannot be read, or that may not stand beside one another."""
 
 
-def explain(error: ValidationError, what: str) -> str:
-    """One line for a pydantic error: every field, what is wrong with it, and for a misspelt one the nearest name.
+def explain(error: ValidationError, what: str, model: Any = None) -> str:
+    """One line for a pydantic error: the fields, what is wrong with each, and for a misspelt one the nearest name.
 
-    ``what`` names the thing that was being read, as ``"options of ddpm.fashion-mnist"``.
+    Args:
+        error: what pydantic found.
+        what: names the thing that was being read, as ``"options of ddpm.fashion-mnist"``.
+        model: the class that was read into; without it, no nearest name is looked for.
     """
     parts = []
-    for item in error.errors(include_url=False, include_context=False):
-        key = ".".join(str(part) for part in item["loc"]) or "the whole"
+    found = error.errors(include_url=False, include_context=False)
+    for item in found[:MOST_FAULTS]:
+        key = shorten(".".join(str(part) for part in item["loc"]) or "the whole", 120)
         if item["type"] == "extra_forbidden":
-            parts.append(f"{key}: unknown key")
+            close = difflib.get_close_matches(str(item["loc"][-1]), _fields(model, item["loc"][:-1]), n=1)
+            parts.append(f"{key}: unknown key" + (f"; did you mean {close[0]!r}?" if close else ""))
         else:
-            got = repr(item["input"])
-            shown = "" if item["type"] == "missing" else f" (got {got if len(got) < 60 else got[:57] + '...'})"
+            shown = "" if item["type"] == "missing" else f" (got {shorten(repr(item['input']), 60)})"
             parts.append(f"{key}: {item['msg'].removeprefix('Value error, ')}{shown}")
-    return f"{what}: " + "; ".join(parts)
+    more = f"; and {len(found) - MOST_FAULTS} more" if len(found) > MOST_FAULTS else ""
+    return f"{what}: " + "; ".join(parts) + more
+
+
+def _fields(model: Any, path: Iterable[str | int]) -> set[str]:
+    """Names of the fields that a mapping at ``path`` inside a model may have."""
+    models = _models(model)
+    for part in path:
+        # A number in a list, or the tag of a union, is no field: the models stay.
+        inner = [found.model_fields[part].annotation for found in models if part in found.model_fields]
+        models = [found for annotation in inner for found in _models(annotation)] if inner else models
+    return {name for found in models for name in found.model_fields}
+
+
+def _models(annotation: Any) -> list[Any]:
+    """The models that an annotation is made of."""
+    if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
+
+
+def shorten(text: str, most: int) -> str:
+    """The text, or its beginning and three dots."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def printable(text: str) -> str:
+    """Text on one line that a terminal only shows: no escape sequence, line break or half character in it is left."""
+    words = " ".join(text.split())
+    return words if words.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)

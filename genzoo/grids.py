@@ -16,10 +16,10 @@ from torch import Tensor
 from genzoo.errors import OptionError
 from genzoo.schedule import NoiseSchedule
 
-#: leading: 0, r, 2r ... from the clean end; trailing: from the noisy end; linspace: both ends; quadratic: denser near the
-#: data (DDIM, section D.3); uniform: trailing without rounding, with flow matching's shift; karras: even in
-#: (sigma / alpha)^(1 / rho) (Karras et al. 2022, eq. 5); exponential, which is log-snr: even in log(alpha / sigma) (Lu et
-#: al. 2022, section 3.3); beta: denser at both ends (Lee et al. 2024).
+#: leading: 0, r, 2r ... from the clean end; trailing: from the noisy end; linspace: both ends; quadratic: denser near
+#: the data (DDIM, section D.3); uniform: trailing without rounding, with flow matching's shift; karras: even in
+#: (sigma / alpha)^(1 / rho) (Karras et al. 2022, eq. 5); exponential, which is log-snr: even in log(alpha / sigma) (Lu
+#: et al. 2022); beta: denser at both ends (Lee et al. 2024).
 Spacing = Literal["leading", "trailing", "linspace", "quadratic", "uniform", "karras", "exponential", "log-snr", "beta"]
 
 #: The parameters of the beta grid (Lee et al. 2024, section 4).

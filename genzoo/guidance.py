@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 from genzoo.denoiser import Condition, Denoiser
 from genzoo.frozen import Frozen
-from genzoo.scheduler import Denoise
+from genzoo.scheduler import Denoise, Grid, Level
 
 
 class Guidance(Frozen, ABC):
@@ -25,4 +25,17 @@ class Guidance(Frozen, ABC):
     @property
     @abstractmethod
     def evaluations(self) -> int:
-        """Evaluations of the network per call and image, batched or not."""
+        """Evaluations of the network per call and image, batched or not; the most, where they depend on the level."""
+
+    def evaluations_at(self, level: Level) -> int:
+        """Evaluations of a call at one level."""
+        return self.evaluations
+
+    def over(self, grid: Grid) -> Guidance:
+        """This guidance for a walk over ``grid``: itself, unless it depends on the walk's times."""
+        return self
+
+    @property
+    def clips(self) -> bool:
+        """Whether it clamps x_0 by itself, inside; it is then not clamped again."""
+        return False

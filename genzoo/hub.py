@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import WeakFileLock, httpx
+from huggingface_hub.utils import WeakFileLock, httpx  # type: ignore[attr-defined]
 
 from genzoo.digests import digest
 from genzoo.errors import GenzooError, WeightsError
@@ -32,6 +32,9 @@ from genzoo.files import open_regular, write_whole
 from genzoo.formats import MAX_FILES, Files
 
 LOCK_FILE = "genzoo.lock"
+
+#: Seconds to wait for a listing, or for the particulars of a file.
+TIMEOUT = 10.0
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PLACE = re.compile(
@@ -179,6 +182,7 @@ class HubFiles(Files):
                     cache_dir=self.access.cache,
                     token=self.access.token,
                     endpoint=self.access.endpoint,
+                    etag_timeout=TIMEOUT,
                     library_name="genzoo",
                 )
             )
@@ -200,8 +204,8 @@ class HubFiles(Files):
         path.unlink(missing_ok=True)
         raise HubError(
             "changed",
-            f"{self.source}: {full} is not what was promised ({promise}), but sha256:{found}: it was changed on the way "
-            f"or in the cache; it is put aside, run the command again to fetch it anew",
+            f"{self.source}: {full} is sha256:{found}, not {promise} as promised: it was changed on the way or in the "
+            "cache; it is put aside, so run the command again to fetch it anew",
         )
 
 
@@ -247,7 +251,7 @@ class Lock:
     def listing(self, place: Place) -> Listing | None:
         """What an earlier pull of this repository and revision found."""
         entry = self.entries.get(self.key(place))
-        return Listing(entry["commit"], dict.fromkeys(entry["names"], "")) if entry else None
+        return Listing(entry["commit"], entry["names"]) if entry else None
 
     def digest(self, place: Place, commit: str, name: str) -> str:
         """The pinned digest of a file, or ""."""
@@ -265,7 +269,7 @@ class Lock:
                 self.entries = self._read()  # another process may have written meanwhile
                 entry = self.entries.get(self.key(place))
                 if entry is None or entry["commit"] != listing.commit:
-                    entry = {"commit": listing.commit, "names": sorted(listing.digests), "files": {}}
+                    entry = {"commit": listing.commit, "names": dict(listing.digests), "files": {}}
                 entry["files"][name] = sha256
                 self.entries[self.key(place)] = entry
                 write_whole(
@@ -281,9 +285,8 @@ def _valid(entry: Any) -> bool:
     names, files = entry["names"], entry["files"]
     return (
         bool(_COMMIT.fullmatch(entry["commit"]))
-        and isinstance(names, list)
         and len(names) <= MAX_FILES
-        and all(isinstance(name, str) and _proper(name) for name in names)
+        and all(_proper(name) and isinstance(promise, str) for name, promise in names.items())
         and all(re.fullmatch(r"[0-9a-f]{64}", value) for value in files.values())
     )
 
@@ -327,7 +330,7 @@ def _ask(place: Place, access: Access) -> Listing:
     try:
         with explained(place, access):
             api = HfApi(endpoint=access.endpoint, token=access.token, library_name="genzoo")
-            info = api.model_info(place.repo, revision=place.revision, files_metadata=True, timeout=10)
+            info = api.model_info(place.repo, revision=place.revision, files_metadata=True, timeout=TIMEOUT)
             commit, siblings = str(info.sha), list(info.siblings or [])
             listed = {s.rfilename: _promise(s) for s in siblings[:MAX_FILES] if _proper(s.rfilename)}
     except HubError as error:

@@ -139,7 +139,7 @@ def build(zoo: Zoo, card: Card, *, materialise: bool = True, dtype: torch.dtype 
     try:
         config = cls.Config.model_validate_json(json.dumps(card.config), strict=True)
     except ValidationError as error:
-        raise CardError(explain(error, what)) from None
+        raise CardError(explain(error, what, cls.Config)) from None
     # First without memory, whatever is wanted: what asks for too much, or for other images, is refused for nothing.
     with Hollow(MAX_PARAMETERS, what):
         model: Generator = cls(config)

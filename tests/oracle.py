@@ -10,9 +10,10 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
+
 from genzoo.denoiser import Denoiser, Prediction, target
 from genzoo.schedule import NoiseSchedule
-from torch import Tensor, nn
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
-from genzoo.denoiser import Denoiser, Prediction, target, to_x0
-from genzoo.errors import OptionError
-from genzoo.schedule import DiscreteSchedule, ScheduleConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import PAIR, oracle
 from torch import Tensor, nn
+
+from genzoo.denoiser import Denoiser, Prediction, target, to_x0
+from genzoo.errors import OptionError
+from genzoo.schedule import DiscreteSchedule, ScheduleConfig
 
 PREDICTIONS: list[Prediction] = ["eps", "v", "x0"]
 THEIRS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
@@ -40,7 +41,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 @given(
     angle=st.floats(0, math.pi / 2),
-    prediction=st.sampled_from(PREDICTIONS),
+    prediction=st.sampled_from([*PREDICTIONS, "flow"]),
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=200, deadline=None)
@@ -57,14 +58,17 @@ def test_what_must_be_predicted_gives_x0_back(angle: float, prediction: Predicti
     torch.testing.assert_close(to_x0(output, x, alpha, sigma, prediction), x0, rtol=0, atol=error)
 
 
-@pytest.mark.parametrize("prediction", ["v", "x0"])
+@pytest.mark.parametrize("prediction", ["v", "x0", "flow"])
 def test_pure_noise_hides_nothing_from_v_and_x0(prediction: Prediction) -> None:
     x0, eps = draw(2, 2, 3, 4, 4)
     output = target(x0, eps, torch.tensor(0.0), torch.tensor(1.0), prediction)
-    assert torch.equal(to_x0(output, eps, 0.0, 1.0, prediction), x0)
     denoiser = Denoiser(Recorder(output), ENDLESS.build(), prediction)
-    assert torch.equal(denoiser(eps, 1000.0, {}), x0)
-    assert torch.equal(denoiser(eps, torch.full((2,), 1000.0, dtype=torch.float64), {}), x0)
+    for found in (
+        to_x0(output, eps, 0.0, 1.0, prediction),
+        denoiser(eps, 1000.0, {}),
+        denoiser(eps, torch.full((2,), 1000.0, dtype=torch.float64), {}),
+    ):
+        torch.testing.assert_close(found, x0, rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("t", [1000.0, torch.tensor([3.0, 1000.0], dtype=torch.float64)], ids=["one", "many"])

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from genzoo.cards import Card
 from genzoo.errors import GenzooError, OptionError
 from genzoo.frozen import Frozen
 from genzoo.generator import DEFAULT_BATCH, Generator, Options, evaluating
 from genzoo.noise import Noise
-from torch import Tensor, nn
 
 CLASSES = ("Ankle boot", "Sneaker", "Sandal", "7")
 
@@ -100,7 +101,9 @@ def test_images_are_float32_in_range_and_of_the_right_shape(toy: Toy) -> None:
 
 
 @pytest.mark.parametrize(
-    "seeds", [3, (3,), [3], np.int64(3), np.array([3]), torch.tensor(3), torch.tensor([3]), range(3, 4), iter([3])], ids=repr
+    "seeds",
+    [3, (3,), [3], np.int64(3), np.array([3]), torch.tensor(3), torch.tensor([3]), range(3, 4), iter([3])],
+    ids=repr,
 )
 def test_seeds_come_in_many_forms(toy: Toy, seeds: Any) -> None:
     assert torch.equal(toy.generate(seeds), toy.generate([3]))
@@ -187,7 +190,9 @@ def test_noise_that_does_not_fit_is_refused(toy: Toy) -> None:
 # -- labels ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("labels", [1, "1", "Sneaker", "sneaker", "SNEAKER", [1, 1], ["Sneaker", "1"], ("sneaker", 1)], ids=str)
+@pytest.mark.parametrize(
+    "labels", [1, "1", "Sneaker", "sneaker", "SNEAKER", [1, 1], ["Sneaker", "1"], ("sneaker", 1)], ids=str
+)
 def test_labels_by_number_and_name(toy: Toy, labels: Any) -> None:
     assert torch.equal(toy.generate([0, 1], labels=labels), toy.generate([0, 1], labels=[1, 1]))
 
@@ -275,7 +280,9 @@ def test_wrong_options_say_what_is_right(toy: Toy, options: dict[str, Any], mess
     assert toy.rows == []
 
 
-@pytest.mark.parametrize("seeds", [[], range(0), [-1], [2**32], 2**32, [True], True, 1.5, [1.5], "12", [None]], ids=repr)
+@pytest.mark.parametrize(
+    "seeds", [[], range(0), [-1], [2**32], 2**32, [True], True, 1.5, [1.5], "12", [None]], ids=repr
+)
 def test_wrong_seeds_are_refused(toy: Toy, seeds: Any) -> None:
     with pytest.raises(OptionError, match="seed"):
         toy.generate(seeds)

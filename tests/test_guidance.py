@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from genzoo.denoiser import Condition, Denoiser, Prediction
-from genzoo.errors import OptionError
-from genzoo.guidance import Guidance
-from genzoo.schedule import ScheduleConfig
-from genzoo_plugins.diffusion.guidances import ClassifierFree, Unguided
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import PAIR, MixtureNetwork, oracle
 from pydantic import ValidationError
 from torch import Tensor
+
+from genzoo.denoiser import Condition, Denoiser, Prediction
+from genzoo.errors import OptionError
+from genzoo.guidance import Guidance
+from genzoo.schedule import ScheduleConfig
+from genzoo_plugins.diffusion.guidances import ClassifierFree, Unguided
 
 SCHEDULE = ScheduleConfig().build()
 PREDICTIONS: list[Prediction] = ["eps", "v", "x0"]
@@ -139,7 +140,8 @@ def test_an_unconditional_model_refuses_guidance(scale: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "given_settings", [{"scale": "2"}, {"scale": True}, {"scale": float("nan")}, {"scale": 1e9}, {"batched": 1}, {"s": 2.0}]
+    "given_settings",
+    [{"scale": "2"}, {"scale": True}, {"scale": float("nan")}, {"scale": 1e9}, {"batched": 1}, {"s": 2.0}],
 )
 def test_settings_out_of_range_are_refused(given_settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(given_settings))):

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from genzoo.errors import OptionError
-from genzoo.noise import Noise, check_seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from genzoo.errors import OptionError
+from genzoo.noise import Noise, check_seeds
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -70,7 +71,21 @@ def test_numbers_are_drawn_in_float32_whatever_is_asked_for() -> None:
 
 @pytest.mark.parametrize(
     "seed",
-    [-1, 2**32, 2**64, True, False, 1.0, 1.5, float("nan"), "1", None, torch.tensor(1.5), np.float32(1), np.bool_(True)],
+    [
+        -1,
+        2**32,
+        2**64,
+        True,
+        False,
+        1.0,
+        1.5,
+        float("nan"),
+        "1",
+        None,
+        torch.tensor(1.5),
+        np.float32(1),
+        np.bool_(True),
+    ],
 )
 def test_refused_seeds(seed: Any) -> None:
     with pytest.raises(OptionError, match="seed") as caught:

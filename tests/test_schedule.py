@@ -9,11 +9,12 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 from diffusers.schedulers.scheduling_ddpm import betas_for_alpha_bar, rescale_zero_terminal_snr
-from genzoo.errors import OptionError
-from genzoo.schedule import DiscreteSchedule, ScheduleConfig, betas_of, zero_terminal_snr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
+from genzoo.errors import OptionError
+from genzoo.schedule import DiscreteSchedule, ScheduleConfig, betas_of, zero_terminal_snr
 
 NAMES = {"linear": "linear", "scaled-linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
 

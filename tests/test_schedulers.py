@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import PAIR, SINGLE, Mixture, gaussian_flow, oracle
+from pydantic import ValidationError
+from torch import Tensor
+
 from genzoo.denoiser import Prediction, target, to_x0
 from genzoo.errors import OptionError
 from genzoo.noise import Noise
 from genzoo.schedule import DiscreteSchedule, NoiseSchedule, ScheduleConfig
 from genzoo.scheduler import Grid, Level, Scheduler, Spacing, spaced_times
 from genzoo_plugins.diffusion.schedulers import DDIM, DDPM, posterior_variance
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from oracle import PAIR, SINGLE, Mixture, gaussian_flow, oracle
-from pydantic import ValidationError
-from torch import Tensor
 
 SPACINGS: list[Spacing] = ["leading", "trailing", "linspace", "quadratic"]
 PREDICTIONS: list[Prediction] = ["eps", "v", "x0"]
@@ -52,7 +53,7 @@ def test_grids_fall_strictly_to_clean_data(length: int, data: Any, spacing: Spac
     times = spaced_times(steps, length, spacing, offset)
     assert all(a > b for a, b in zip(times, times[1:], strict=False))
     assert times[-1] == 0
-    assert 1 <= times[-2]
+    assert times[-2] >= 1
     assert times[0] <= length
     assert all(t == int(t) for t in times)
     count = len(times) - 1
@@ -218,7 +219,7 @@ def pairs_to_compare(grid: Grid, theirs: Any) -> Iterator[tuple[int, Level, Leve
     pairs = list(grid.pairs())
     assert [int(here.t) - 1 for here, _ in pairs] == theirs.timesteps.tolist()
     for i, (here, there) in enumerate(pairs):
-        if i < 10 or i >= len(pairs) - 10:
+        if i < 6 or i >= len(pairs) - 6:
             yield int(theirs.timesteps[i]), here, there
 
 
@@ -245,9 +246,7 @@ INCONSISTENT = [("trailing", 0, 7), ("trailing", 0, 48), ("linspace", 0, 2), ("l
 @pytest.mark.parametrize(("spacing", "offset", "steps"), CONSISTENT)
 def test_ddim_is_diffusers(spacing: Any, offset: int, steps: int, prediction: Prediction, clip: float | None) -> None:
     config = ScheduleConfig()
-    theirs = make_theirs(
-        DDIMScheduler, config, steps, prediction, clip, timestep_spacing=spacing, steps_offset=offset
-    )
+    theirs = make_theirs(DDIMScheduler, config, steps, prediction, clip, timestep_spacing=spacing, steps_offset=offset)
     for eta in (0.0, 0.5, 1.0):
         scheduler, x = DDIM(eta=eta, spacing=spacing, offset=offset), draw(0)
         for timestep, here, there in pairs_to_compare(scheduler.grid(config.build(), steps), theirs):
@@ -352,7 +351,10 @@ def test_ddim_steps_to_the_next_time_of_its_own_grid(spacing: Any, offset: int, 
         landed = Level(float(max(previous + 1, 0)), *config.build().level(max(previous + 1, 0)))
         # That, and nothing else, is the difference: sent to the level they use, ours gives their result.
         torch.testing.assert_close(
-            DDIM().step(x, x0, here, landed, Given(x)), expected, rtol=1e-10, atol=1e-10  # type: ignore[arg-type]
+            DDIM().step(x, x0, here, landed, Given(x)),
+            expected,
+            rtol=1e-10,
+            atol=1e-10,  # type: ignore[arg-type]
         )
         x = DDIM().step(x, x0, here, there, Given(x))  # type: ignore[arg-type]
         if landed.t != there.t:
@@ -420,7 +422,7 @@ def test_ddim_follows_the_clipped_x0_unless_told_otherwise() -> None:
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("eta", [0.0, 0.6])
 def test_ddim_that_ends_at_the_first_noisy_level_is_diffusers(offset: int, eta: float) -> None:
-    """"set_alpha_to_one": false, as files of Stable Diffusion have it."""
+    """ "set_alpha_to_one": false, as files of Stable Diffusion have it."""
     config = ScheduleConfig(kind="scaled-linear", beta_start=0.00085, beta_end=0.012)
     theirs = make_theirs(DDIMScheduler, config, 20, "v", None, set_alpha_to_one=False, steps_offset=offset)
     theirs.final_alpha_cumprod = config.table[0]
@@ -544,10 +546,12 @@ def test_ddim_is_of_first_order(mixture: Mixture, spacing: Spacing) -> None:
     if mixture is SINGLE:
         exact = gaussian_flow(mixture, x, *LINEAR.level(1000))
     else:
-        # Four times as many steps as the schedule has, between whole times as well.
-        exact = last(scheduler, mixture, x, Grid.of(LINEAR, np.linspace(1000, 0, 4001).tolist()), [0, 1])
+        # Three times as many steps as the schedule has, between whole times as well.
+        exact = last(scheduler, mixture, x, Grid.of(LINEAR, np.linspace(1000, 0, 3001).tolist()), [0, 1])
     errors = {
-        steps: float((last(scheduler, mixture, x, scheduler.grid(LINEAR, steps), [0, 1]) - exact).square().mean().sqrt())
+        steps: float(
+            (last(scheduler, mixture, x, scheduler.grid(LINEAR, steps), [0, 1]) - exact).square().mean().sqrt()
+        )
         for steps in (20, 40, 80, 160)
     }
     assert order(errors) == pytest.approx(1, abs=0.3), errors
@@ -571,8 +575,7 @@ def variance_after(scheduler: Scheduler, steps: int) -> float:
 @pytest.mark.parametrize("scheduler", [DDPM(), DDPM(variance="large"), DDIM(eta=0.5), DDIM()], ids=repr)
 def test_the_variance_of_samples_is_of_first_order(scheduler: Scheduler) -> None:
     """Ancestral sampling too: what either fixed variance gets wrong falls as 1 / steps."""
-    counts = (50, 100, 200, 500) if scheduler != DDPM(variance="large") else (100, 200, 500, 1000)
-    errors = {steps: abs(variance_after(scheduler, steps) / 0.5**2 - 1) for steps in counts}
+    errors = {steps: abs(variance_after(scheduler, steps) / 0.5**2 - 1) for steps in (50, 100, 200, 500)}
     assert order(errors) == pytest.approx(1, abs=0.3), errors
     assert list(errors.values())[-1] < 0.03
 
@@ -592,16 +595,16 @@ def assert_moments(samples: Tensor, mixture: Mixture) -> None:
     "scheduler", [DDPM(), DDPM(variance="large"), DDIM(eta=0.5), DDIM(spacing="trailing")], ids=repr
 )
 def test_samples_have_the_moments_of_the_data(scheduler: Scheduler) -> None:
-    """Two images of 70 x 70 pixels: 9,800 samples, over as many steps as the schedule has."""
+    """Two images of 60 x 60 pixels: 7,200 samples, over as many steps as the schedule has."""
     seeds = [1, 2]
-    start = Noise(seeds, dtype=torch.float64).normal(2, 70, 70)
+    start = Noise(seeds, dtype=torch.float64).normal(2, 60, 60)
     steps = 1000 if isinstance(scheduler, DDPM) else 250
     assert_moments(last(scheduler, PAIR, start, scheduler.grid(LINEAR, steps), seeds), PAIR)
 
 
 def test_the_check_of_the_moments_can_fail() -> None:
     """Data of the mixture pass, and data of a spread or a place wrong by 5 % do not."""
-    samples = PAIR.sample(9_800, torch.Generator().manual_seed(0))
+    samples = PAIR.sample(7_200, torch.Generator().manual_seed(0))
     assert_moments(samples, PAIR)
     mean = PAIR.mean[:, None, None]
     for wrong in (mean + 1.05 * (samples - mean), samples + 0.05):

@@ -32,7 +32,9 @@ class ClassifierFree(Guidance):
     plain conditional model and 0 the unconditional one, each at one evaluation.
     """
 
-    scale: Annotated[float, Field(ge=-100, le=100, description="1 is the plain conditional model, 0 the free one")] = 2.0
+    scale: Annotated[float, Field(ge=-100, le=100, description="1 is the plain conditional model, 0 the free one")] = (
+        2.0
+    )
     batched: Annotated[bool, Field(description="both branches in one evaluation of twice the batch")] = True
 
     def __call__(self, denoiser: Denoiser, condition: Condition, null: Condition | None) -> Denoise:

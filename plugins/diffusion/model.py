@@ -17,7 +17,7 @@ from genzoo.guidance import Guidance
 from genzoo.noise import Noise
 from genzoo.registry import default_zoo
 from genzoo.schedule import ScheduleConfig
-from genzoo.scheduler import Denoise, Scheduler
+from genzoo.scheduler import Denoise, Grid, Level, Scheduler
 from genzoo_plugins.diffusion.plain_unet import PlainDiffusionUNet, PlainDiffusionUNetConfig
 from genzoo_plugins.diffusion.unet import UNet2D, UNet2DConfig
 
@@ -101,7 +101,7 @@ class Diffusion(Generator):
             network = UNet2D(config.network)
         else:
             network = PlainDiffusionUNet(config.network)
-        self.denoiser = Denoiser(network, config.schedule.build(), config.prediction)
+        self.denoiser = Denoiser(network, config.schedule.build(), config.prediction, config.patch)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
@@ -148,12 +148,13 @@ class Diffusion(Generator):
         null = {"class_labels": torch.full_like(wanted, self.num_classes)} if self.config.null_class else None
         return {"class_labels": wanted}, null
 
-    def guided(self, options: DiffusionOptions) -> Denoise:
-        """(x_t, t) -> x_0 with condition, guidance and clipping inside."""
+    def guided(self, options: DiffusionOptions, grid: Grid) -> Denoise:
+        """(x_t, t) -> x_0 with condition, guidance and clipping inside, for a walk over ``grid``."""
         condition, null = self.conditions(options.labels)  # type: ignore[arg-type]
-        denoise, clip = self.guidance(options)(self.denoiser, condition, null), self.config.clip
+        guidance, clip = self.guidance(options).over(grid), self.config.clip
+        denoise = guidance(self.denoiser, condition, null)
         # A scheduler that clips by itself needs x_0 as the network gave it.
-        if clip is None or getattr(self.scheduler(options), "clip", None) is not None:
+        if clip is None or guidance.clips or getattr(self.scheduler(options), "clip", None) is not None:
             return denoise
         # After guidance, which extrapolates: clipping its two branches first would bias what it extrapolates from.
         return lambda x, t: denoise(x, t).clamp(-clip, clip)
@@ -163,11 +164,12 @@ class Diffusion(Generator):
         grid = scheduler.grid(self.denoiser.schedule, options.steps)
         # Drawn in the images' own arrangement, so that the same seed starts alike whatever the patch.
         start = self.fold(noise.start(*self.shape))
-        for x in scheduler.walk(self.guided(options), start, grid, noise):
+        for x in scheduler.walk(self.guided(options, grid), start, grid, noise):
             yield self.unfold(x)
 
     def nfe(self, options: Any) -> float:
         scheduler = self.scheduler(options)
-        # A grid may hold fewer steps than were asked for, where rounding made neighbours meet.
-        steps = len(scheduler.grid(self.denoiser.schedule, options.steps).levels) - 1
-        return scheduler.nfe(steps) * self.guidance(options).evaluations
+        schedule = self.denoiser.schedule
+        grid = scheduler.grid(schedule, options.steps)
+        guidance = self.guidance(options).over(grid)
+        return sum(guidance.evaluations_at(Level(t, *schedule.level(t))) for t in scheduler.evaluated(grid))

@@ -72,7 +72,9 @@ class DiffusionRecipe(Recipe):
         if model.shape != images.shape:
             raise TrainingError(f"the model makes images of {model.shape}, but {images.name} holds {images.shape}")
         if model.num_classes and model.num_classes != len(images.classes):
-            raise TrainingError(f"num_classes is {model.num_classes}, but {images.name} has {len(images.classes)} classes")
+            raise TrainingError(
+                f"num_classes is {model.num_classes}, but {images.name} has {len(images.classes)} classes"
+            )
         self.config, self.steps, self.device = config, steps, device
         self.model = model.to(device).train()
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()

@@ -8,3 +8,5 @@ from genzoo.registry import Registrar
 def register(zoo: Registrar) -> None:
     zoo.format("genzoo", "genzoo_plugins.formats.own:Own")
     zoo.format("diffusers", "genzoo_plugins.formats.diffusers:DiffusersUNet")
+    zoo.format("dcgan-script", "genzoo_plugins.formats.dcgan:Script")
+    zoo.format("dcgan-gan-zoo", "genzoo_plugins.formats.dcgan:Zoo")

@@ -1,8 +1,8 @@
 """DPM-Solver and DPM-Solver++ (Lu et al. 2022a, 2022b): the linear part of the flow solved exactly in the log-SNR.
 
-With lambda = log(alpha / sigma) and h = lambda' - lambda > 0,
-x' = (sigma' / sigma) x + alpha' integral over [lambda, lambda'] of e^(l - lambda') D(l) dl, and D is expanded in lambda.
-A step into clean data, where h is infinite, is first-order; so is one out of pure noise.
+With lambda = log(alpha / sigma) and h = lambda' - lambda > 0, x' = (sigma' / sigma) x + alpha' times the integral of
+e^(l - lambda') D(l) over l in [lambda, lambda'], and D is expanded in lambda. A step into clean data, where h is
+infinite, is first-order; so is one out of pure noise.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ def halfway(here: Level, there: Level, grid: Grid) -> Level | None:
 
 
 class DPM2(Solver):
-    """DPM-Solver-2 (Lu et al. 2022a, algorithm 1, r_1 = 1/2), k-diffusion's ``sample_dpm_2``. Two evaluations a step.
+    """DPM-Solver-2 (Lu et al. 2022a, algorithm 1 with r_1 = 1/2), k-diffusion's ``sample_dpm_2``.
 
     u = the first-order solution halfway in log-SNR; x' = (alpha' / alpha) x - sigma' (e^h - 1) eps(u), which is the
-    explicit midpoint rule y + (s' - s) eps(u) in EDM's coordinates. The last step is first-order, with one evaluation.
+    explicit midpoint rule y + (s' - s) eps(u) in EDM's coordinates. Two evaluations a step; the last step
+    is first-order, with one.
     """
 
     spacing: Spread = "log-snr"
@@ -56,7 +57,7 @@ class DPM2(Solver):
 
 
 class DPMpp1S(Solver):
-    """DPM-Solver++ of order 1 (Lu et al. 2022b, eq. 9 with k = 1), which is DDIM with eta 0."""
+    """DPM-Solver++ of order 1 (Lu et al. 2022b), which is DDIM with eta 0."""
 
     spacing: Spread = "log-snr"
 
@@ -112,10 +113,9 @@ class _Multistep(Solver):
 
     def advance(self, x: Tensor, past: History, there: Level, noise: Noise) -> Tensor:
         """x at ``there`` through all of ``past``."""
-        here, newest = past[0]
-        # 1 - e^-h, the integral's weight of a constant D.
+        here, _ = past[0]
         h = there.log_snr - here.log_snr
-        weight = -there.alpha * math.expm1(-h)
+        weight = -there.alpha * math.expm1(-h)  # what a constant D is multiplied by
         return weighted(x, there.sigma / here.sigma, *self.terms(past, h, weight, there.alpha))
 
     def terms(self, past: History, h: float, weight: float, alpha: float) -> list[tuple[float, Tensor]]:
@@ -149,12 +149,17 @@ class DPMpp2M(_Multistep):
 
 
 class DPMpp3M(_Multistep):
-    """DPM-Solver++(3M): the expansion to second order (Lu et al. 2022a, appendix B, in x_0). One evaluation a step.
+    """DPM-Solver++(3M): the expansion to second order (as in the authors' code). One evaluation a step.
 
     x' = (sigma' / sigma) x + alpha' ((1 - e^-h) D_0 + phi_2 D_1 - phi_3 D_2), phi_2 = (e^-h - 1) / h + 1,
-    phi_3 = (e^-h - 1 + h) / h^2 - 1/2, D_1 and D_2 being divided differences in lambda through three estimates. Order 3
-    in the long run; the first step is first-order, which alone leaves a second-order error.
+    phi_3 = (e^-h - 1 + h) / h^2 - 1/2, where D_1 = h D' and D_2 = h^2 D'' by divided differences in lambda through
+    three estimates. Order 3 in the long run; the first step is first-order, which alone leaves a second-order error.
+
+    The authors' code, and others after it, take half of that D_2, as if the second divided difference were the second
+    derivative: "published" does so too, and is of order 2.
     """
+
+    variant: Annotated[Literal["exact", "published"], Field(description="weight of the second derivative")] = "exact"
 
     @property
     def highest(self) -> int:
@@ -167,14 +172,14 @@ class DPMpp3M(_Multistep):
         r0, r1 = (l0 - l1) / h, (l1 - l2) / h
         phi2 = alpha * (math.expm1(-h) / h + 1)
         phi3 = alpha * ((math.expm1(-h) + h) / h**2 - 0.5)
-        # D_1 = a + r0 / (r0 + r1) (a - b) and D_2 = (a - b) / (r0 + r1), a = (D_0 - D_-1) / r0, b = (D_-1 - D_-2) / r1.
-        mixed = (phi2 * r0 - phi3) / (r0 + r1)
+        # D_1 = a + r0 / (r0 + r1) (a - b), D_2 = 2 (a - b) / (r0 + r1), a = (D_0 - D_-1) / r0, b = (D_-1 - D_-2) / r1.
+        mixed = (phi2 * r0 - (2 if self.variant == "exact" else 1) * phi3) / (r0 + r1)
         of_a, of_b = (phi2 + mixed) / r0, -mixed / r1
         return [(weight + of_a, d0), (of_b - of_a, d1), (-of_b, d2)]
 
 
 class DPMpp2MSDE(_Multistep):
-    """SDE-DPM-Solver++(2M) (Lu et al. 2022b, section 5 and appendix): the reverse SDE in place of the flow.
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022b): the reverse SDE in place of the flow.
 
     x' = (sigma' / sigma) e^-h x + alpha' (1 - e^-2h) (D_0 + D_1 / 2) + sigma' sqrt(1 - e^-2h) z; "heun" weighs D_1 by
     alpha' (1 - (1 - e^-2h) / 2h). One evaluation a step.

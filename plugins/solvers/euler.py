@@ -49,8 +49,8 @@ class Euler(Solver):
 class EulerAncestral(Scheduler):
     """Euler to a lower level, then fresh noise up to the next (k-diffusion's ``sample_euler_ancestral``).
 
-    s_up^2 = eta^2 s'^2 (s^2 - s'^2) / s^2 and s_down^2 = s'^2 - s_up^2. On a schedule with alpha^2 + sigma^2 = 1 this is
-    DDIM's eq. 12 and 16 with the same eta.
+    In s = sigma / alpha: s_up^2 = eta^2 s'^2 (s^2 - s'^2) / s^2 and s_down^2 = s'^2 - s_up^2. DDIM with the same eta is
+    the same step (Song, Meng & Ermon 2021, eq. 12 and 16).
     """
 
     spacing: Spread = "karras"

@@ -41,9 +41,11 @@ def lagrange_integrals(
 class _Linear(Solver):
     spacing: Spread = "karras"
 
-    @abstractmethod
-    def reach(self, taken: int, left: int, there: Level) -> int:
-        """How many evaluations the step to ``there`` uses, given how many are taken and steps are left, this one too."""
+    order: Annotated[int, Field(ge=1, le=4, description="evaluations that a step looks back on")] = 4
+
+    def highest(self, steps: int, i: int, there: Level) -> int:
+        """The order of step i of ``steps``, to ``there``, if there are that many evaluations to look back on."""
+        return self.order
 
     @abstractmethod
     def coefficients(self, nodes: list[float], there: float) -> list[float]:
@@ -60,8 +62,8 @@ class _Linear(Solver):
                 yield x
                 continue
             past.insert(0, (here.sigma / here.alpha, slope(x, x0, here)))
-            used = past[: self.reach(len(past), steps - i, there)]
-            del past[4:]
+            del past[self.order :]
+            used = past[: self.highest(steps, i, there)]
             scale = there.alpha
             factors = self.coefficients([s for s, _ in used], there.sigma / there.alpha)
             terms = ((scale * factor, eps) for factor, (_, eps) in zip(factors, used, strict=True))
@@ -75,17 +77,12 @@ class LMS(_Linear):
     One evaluation a step; the first steps have the orders 1, 2, 3. It keeps its order into sigma = 0.
     """
 
-    order: Annotated[int, Field(ge=1, le=4, description="evaluations that a step looks back on")] = 4
-
-    def reach(self, taken: int, left: int, there: Level) -> int:
-        return min(self.order, taken)
-
     def coefficients(self, nodes: list[float], there: float) -> list[float]:
         return lagrange_integrals(nodes, nodes[0], there, np.ones_like)
 
 
 class DEIS(_Linear):
-    """The diffusion exponential integrator, log-rho form (Zhang & Chen 2023, eq. 15 with rho = sigma / alpha).
+    """The diffusion exponential integrator, log-rho form (Zhang & Chen 2023; rho = sigma / alpha).
 
     eps is a polynomial in log rho. One evaluation a step. The last step into clean data is first-order: log rho ends at
     minus infinity there. (diffusers' scheduler stops at the first noisy level instead, "final_sigmas_type": sigma_min.)
@@ -96,11 +93,10 @@ class DEIS(_Linear):
         bool, Field(description="walks of fewer than 15 steps lower their order towards the end")
     ] = True
 
-    def reach(self, taken: int, left: int, there: Level) -> int:
+    def highest(self, steps: int, i: int, there: Level) -> int:
         if there.sigma == 0:
             return 1
-        # ``taken`` counts at most four, but a walk of 15 steps is told from a shorter one by what is behind and ahead.
-        return min(self.order, taken, left)
+        return min(self.order, steps - i) if self.lower_order_final and steps < FEW_STEPS else self.order
 
     def coefficients(self, nodes: list[float], there: float) -> list[float]:
         if len(nodes) == 1:

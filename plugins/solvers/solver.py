@@ -1,9 +1,10 @@
 """What the solvers share: the step that is exact for a constant x_0, the coordinates of the flow, and sums of tensors.
 
 Along the probability flow (Song et al. 2021, eq. 13) with x_t = alpha x_0 + sigma eps, let D(x_t, t) be the denoiser's
-estimate of x_0. In the coordinates y = x / c and s = sigma / c the flow is dy/ds = (y - D) / s, both for c = alpha (EDM,
-Karras et al. 2022, eq. 3, where the slope is eps) and for c = alpha + sigma (flow matching, where it is the velocity
-eps - x_0). Solvers differ in how they integrate it, and in the variable in which they take D or the slope to be smooth.
+estimate of x_0. In the coordinates y = x / c and s = sigma / c the flow is dy/ds = (y - D) / s, both for c = alpha
+(EDM: Karras et al. 2022, algorithm 1, line 4; the slope is eps) and for c = alpha + sigma (flow matching; the slope is
+the velocity eps - x_0). Solvers differ in how they integrate it, and in the variable that D or the slope is taken for a
+polynomial of.
 """
 
 from __future__ import annotations

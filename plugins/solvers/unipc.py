@@ -19,7 +19,7 @@ class UniPC(Solver):
     """UniPC-p in x_0 (Zhao et al. 2023, algorithms 1 and 2, in their data-prediction form). One evaluation a step.
 
     Both parts are x' = (sigma' / sigma) x + alpha' (1 - e^-h) D_0 - alpha' B(h) sum_k a_k (D_k - D_0) / r_k, where
-    r_k = (lambda_k - lambda) / h and a solves sum_k a_k r_k^(m - 1) = m! phi_(m + 1)(-h) / B(h), m = 1, 2, ... (eq. 5).
+    r_k = (lambda_k - lambda) / h and a solves sum_k a_k r_k^(m - 1) = m! phi_(m + 1)(-h) / B(h), m = 1, 2, ...
     The predictor looks back on p - 1 estimates; the corrector repeats the step with the estimate there as well, r = 1,
     which costs nothing, for it is the next step's own. B(h) is -h ("bh1") or e^-h - 1 ("bh2"). The order is p + 1 from
     starting values of that order; the first steps have lower ones. As in the authors' code, one unknown alone is 1/2.

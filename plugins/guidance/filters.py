@@ -1,0 +1,213 @@
+"""Filters: guidance that takes another's denoiser and gives one back, so that it can follow it in a chain."""
+
+from __future__ import annotations
+
+import functools
+from abc import abstractmethod
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from genzoo.denoiser import Condition, Denoiser
+from genzoo.errors import OptionError
+from genzoo.guidance import Guidance
+from genzoo.metric import Extractor
+from genzoo.registry import default_zoo
+from genzoo.scheduler import Denoise, Level
+from genzoo_plugins.guidance.contrast import Plain, beside, per_sample
+
+
+class Filter(Guidance):
+    """Works on a denoise function. Alone, it works on the plain conditional model."""
+
+    @abstractmethod
+    def after(self, denoise: Denoise, denoiser: Denoiser, condition: Condition, null: Condition | None) -> Denoise:
+        """``denoise``, filtered; the others are as in ``Guidance.__call__``."""
+
+    def evaluations_after(self, before: int, level: Level) -> int:
+        """Evaluations of a call at one level, where the filtered function needs ``before``."""
+        return before
+
+    def __call__(self, denoiser: Denoiser, condition: Condition, null: Condition | None) -> Denoise:
+        return self.after(lambda x, t: denoiser(x, t, condition), denoiser, condition, null)
+
+    def evaluations_at(self, level: Level) -> int:
+        return self.evaluations_after(1, level)
+
+
+class Interval(Filter):
+    """Guidance in a limited interval (Kynkaanniemi et al. 2024): where low < sigma / alpha <= high, and nowhere else.
+
+    Outside it is the plain conditional model, at one evaluation. Alone, it is classifier-free guidance with ``scale``
+    inside; in a chain it lets the parts before it work there.
+    """
+
+    low: Annotated[float, Field(ge=0, le=1e9, description="sigma / alpha at or below which nothing is guided")] = 0.0
+    high: Annotated[float, Field(ge=0, le=1e9, description="sigma / alpha above which nothing is guided")] = 1e9
+    scale: (
+        Annotated[
+            float, Field(ge=-100, le=100, description="of classifier-free guidance, 2 by default; not in a chain")
+        ]
+        | None
+    ) = None
+
+    def inside(self, level: Level) -> bool:
+        """Whether a level is guided; pure noise is where ``high`` is not set."""
+        place = level.sigma / level.alpha if level.alpha > 0 else 1e9
+        return self.low < place <= self.high or (self.high == 1e9 and place > 1e9)
+
+    def after(self, denoise: Denoise, denoiser: Denoiser, condition: Condition, null: Condition | None) -> Denoise:
+        def limited(x: Tensor, t: float) -> Tensor:
+            level = Level(t, *denoiser.schedule.level(t))
+            plain: Tensor = denoise(x, t) if self.inside(level) else denoiser(x, t, condition)
+            return plain
+
+        return limited
+
+    def __call__(self, denoiser: Denoiser, condition: Condition, null: Condition | None) -> Denoise:
+        return self.after(self._alone(denoiser, condition, null), denoiser, condition, null)
+
+    @property
+    def _alone(self) -> Guidance:
+        return Plain(scale=2.0 if self.scale is None else self.scale)
+
+    @property
+    def evaluations(self) -> int:
+        return self._alone.evaluations
+
+    def evaluations_at(self, level: Level) -> int:
+        return self.evaluations_after(self.evaluations, level)
+
+    def evaluations_after(self, before: int, level: Level) -> int:
+        return before if self.inside(level) else 1
+
+
+class Threshold(Filter):
+    """Dynamic thresholding (Saharia et al. 2022, section 2.3).
+
+    s is the ``percentile`` of a sample's |x_0|, at least 1 and at most ``most``; x_0 is clamped to [-s, s] and divided
+    by s. Where s is 1 it is plain clipping.
+    """
+
+    percentile: Annotated[float, Field(ge=0, le=1, description="share of the pixels that stay as they are")] = 0.995
+    most: Annotated[float, Field(ge=1, le=1e9, description="largest threshold")] = 1e9
+
+    def after(self, denoise: Denoise, denoiser: Denoiser, condition: Condition, null: Condition | None) -> Denoise:
+        def thresholded(x: Tensor, t: float) -> Tensor:
+            x0 = denoise(x, t)
+            size = per_sample(x0.abs()).float() if x0.dtype != torch.float64 else per_sample(x0.abs())
+            limit = beside(torch.quantile(size, self.percentile, dim=1).clamp(1, self.most), x0).to(x0.dtype)
+            return torch.maximum(torch.minimum(x0, limit), -limit) / limit
+
+        return thresholded
+
+    @property
+    def evaluations(self) -> int:
+        return 1
+
+
+@functools.lru_cache(maxsize=2)
+def weaker(name: str, device: str, dtype: torch.dtype) -> Denoiser:
+    """The denoiser of a card's model."""
+    # Weights that are made in inference mode could not be used outside it later.
+    with torch.inference_mode(False):
+        model = default_zoo().load(name, device=device, dtype=dtype)
+    found = getattr(model, "denoiser", None)
+    if not isinstance(found, Denoiser):
+        raise OptionError(f"{name} is no diffusion model, so it cannot guide one; name a weaker diffusion model")
+    return found
+
+
+class Auto(Filter):
+    """Autoguidance (Karras et al. 2024, eq. 3): away from a weaker model with the same condition.
+
+    x_0 = W + scale (D - W), W being the x_0 of the card ``model``, which must know the same classes, shape and noise
+    schedule. Its evaluation is counted in full, whatever its size.
+    """
+
+    model: Annotated[str, Field(min_length=1, max_length=200, description="the card of the weaker model")]
+    scale: Annotated[float, Field(ge=-100, le=100, description="1 is the model itself")] = 2.0
+
+    def after(self, denoise: Denoise, denoiser: Denoiser, condition: Condition, null: Condition | None) -> Denoise:
+        if self.scale == 1:
+            return denoise
+        weights = next(denoiser.parameters(), torch.empty(0))
+        weak = weaker(self.model, str(weights.device), weights.dtype)
+        self._check(denoiser, weak)
+
+        def guided(x: Tensor, t: float) -> Tensor:
+            return torch.lerp(weak(x, t, condition), denoise(x, t), self.scale)
+
+        return guided
+
+    def _check(self, strong: Denoiser, weak: Denoiser) -> None:
+        length = strong.schedule.length
+        at = torch.linspace(0, length, 11, dtype=torch.float64)
+        alike = weak.schedule.length == length and all(
+            torch.allclose(a, b, rtol=0, atol=1e-6)
+            for a, b in zip(strong.schedule.levels(at), weak.schedule.levels(at), strict=True)
+        )
+        if not alike or weak.patch != strong.patch:
+            raise OptionError(f"{self.model} has another noise schedule or patch; name a weaker model with the same")
+
+    @property
+    def evaluations(self) -> int:
+        return 1 if self.scale == 1 else 2
+
+    def evaluations_after(self, before: int, level: Level) -> int:
+        return before + self.evaluations - 1
+
+
+class Classifier(Filter):
+    """Classifier guidance by a registered extractor that has an opinion of the class, through x_0.
+
+    Dhariwal & Nichol 2021 (eq. 14) add the gradient of log p(y | x_t). Here p(y | x_t) is p(y | x_0 = D(x_t)), as no
+    classifier of noisy images is needed for it; with Cov[x_0 | x_t] taken as r^2 I, r^2 = sigma^2 / (alpha^2 + sigma^2)
+    (Song et al. 2023, section 3), that is x_0 + scale r^2 grad_x0 log p(y | x_0). The network is not differentiated and
+    not evaluated again.
+    """
+
+    extractor: Annotated[str, Field(min_length=1, max_length=200, description="a registered extractor")]
+    scale: Annotated[float, Field(ge=-1e6, le=1e6, description="0 is the model itself")] = 1.0
+
+    def after(self, denoise: Denoise, denoiser: Denoiser, condition: Condition, null: Condition | None) -> Denoise:
+        if self.scale == 0:
+            return denoise
+        if "class_labels" not in condition:
+            raise OptionError("this model is unconditional, so there is no class to guide to; leave the classifier out")
+        labels = condition["class_labels"]
+        # The classifier's weights must be ordinary tensors, for gradients to pass through them.
+        with torch.inference_mode(False):
+            extractor: Extractor = default_zoo().make("extractor", self.extractor)
+
+        def guided(x: Tensor, t: float) -> Tensor:
+            x0 = denoise(x, t)
+            alpha, sigma = denoiser.schedule.level(t)
+            gradient = log_likelihood_gradient(extractor, x0, labels, denoiser.patch)
+            return x0.add(gradient.to(x0), alpha=self.scale * sigma**2 / (alpha**2 + sigma**2))
+
+        return guided
+
+    @property
+    def evaluations(self) -> int:
+        return 1
+
+
+def log_likelihood_gradient(extractor: Extractor, x0: Tensor, labels: Tensor, patch: int = 1) -> Tensor:
+    """grad_x0 log p(labels | x_0), of x_0's shape, float32.
+
+    Sampling runs in inference mode, whose tensors keep no history: a copy made outside of it does.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        point = x0.detach().float().clone().requires_grad_()
+        logits = extractor.extract(F.pixel_shuffle(point, patch) if patch > 1 else point).logits
+        if logits is None:
+            raise OptionError(f"extractor {extractor.name!r} has no opinion of the class; name one that has logits")
+        if int(labels.max()) >= logits.shape[1]:
+            raise OptionError(f"extractor {extractor.name!r} knows {logits.shape[1]} classes; name one that knows all")
+        chosen = F.log_softmax(logits, 1).gather(1, labels.clone()[:, None]).sum()
+        (gradient,) = torch.autograd.grad(chosen, point)
+    return gradient

@@ -1,0 +1,465 @@
+"""Pulling from a Hub that behaves, and from one that does not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import huggingface_hub
+import pytest
+import torch
+from hub_server import Fault, Hub, closed_port
+
+import genzoo.hub
+from genzoo import digests
+from genzoo.cards import Card
+from genzoo.errors import WeightsError
+from genzoo.formats import FormatError, recognise
+from genzoo.hub import HubError, Lock, Place, pull, verify
+from genzoo.registry import default_zoo
+from genzoo.tensors import write
+from genzoo.weights import build
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TOKEN = "hf_" + "Secret" * 6
+UNET: dict[str, Any] = {
+    "kind": "unet",
+    "sample_size": 8,
+    "block_out_channels": [8, 16],
+    "norm_num_groups": 4,
+    "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "UpBlock2D"],
+}
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing of the user's: no cache, no token, no patience."""
+    monkeypatch.setenv("GENZOO_CACHE", str(tmp_path / "genzoo-cache"))
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.4)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_ETAG_TIMEOUT", 0.4)
+    monkeypatch.setattr(genzoo.hub, "TIMEOUT", 0.4)
+    monkeypatch.setattr(huggingface_hub.file_download, "_ETAG_RETRY_TIMEOUT", 0.4)
+    patient = types.SimpleNamespace(**{**vars(huggingface_hub.file_download.time), "sleep": lambda seconds: None})
+    monkeypatch.setattr(huggingface_hub.file_download, "time", patient)
+    monkeypatch.setattr(huggingface_hub.utils._http, "time", patient)
+    monkeypatch.chdir(tmp_path)
+    huggingface_hub.utils.disable_progress_bars()
+    digests.forget()
+    yield
+    huggingface_hub.utils.enable_progress_bars()
+    digests.forget()
+
+
+@pytest.fixture(name="hub")
+def _hub() -> Iterator[Hub]:
+    with Hub() as hub:
+        yield hub
+
+
+@pytest.fixture(name="model", scope="module")
+def _model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a small model in genzoo's own layout."""
+    folder = tmp_path_factory.mktemp("model")
+    draft: dict[str, Any] = {
+        "name": "diffusion.small",
+        "summary": "a small one",
+        "generator": "diffusion",
+        "shape": (3, 8, 8),
+        "config": {"network": UNET},
+        "licence": "MIT",
+        "paper": "none",
+    }
+    torch.manual_seed(0)
+    asset = write(folder / "model.safetensors", build(default_zoo(), Card.model_validate(draft)).state_dict())
+    card = Card.model_validate({**draft, "weights": asset.model_dump()})
+    config = {"library_name": "genzoo", "version": 1, "card": card.model_dump(mode="json", exclude_defaults=True)}
+    return {
+        "README.md": b"---\nlicense: mit\n---\n",
+        "config.json": json.dumps(config).encode(),
+        "model.safetensors": (folder / "model.safetensors").read_bytes(),
+    }
+
+
+def ask(hub: Hub | str, name: str = "hf:me/small", **more: Any) -> genzoo.hub.HubFiles:
+    endpoint = hub if isinstance(hub, str) else hub.endpoint
+    return pull(name, endpoint=endpoint, **{"cache_dir": "cache", **more})
+
+
+def load(files: genzoo.hub.HubFiles) -> Card:
+    return recognise(default_zoo(), files)[0]
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("hf:google/ddpm-cifar10-32", Place("google/ddpm-cifar10-32")),
+        ("hf:a/b@v1.0", Place("a/b", "v1.0")),
+        ("hf:a/b@v1/unet", Place("a/b", "v1", "unet")),
+        ("hf:a/b/unet/x", Place("a/b", None, "unet/x")),
+        ("hf:a/b@refs/pr/3/unet", Place("a/b", "refs/pr/3", "unet")),
+        ("hf:a/b/", Place("a/b")),
+    ],
+)
+def test_places_are_read(name: str, wanted: Place) -> None:
+    assert Place.parse(name) == wanted
+
+
+NO_PLACES = ["hf:", "hf:a", "hf:a/", "hf:/b", "hf:a/b@", "hf:a/../b", "hf:a/b/../c", "hf:a/b@x/..", "hf:a b/c"]
+NO_PLACES += ["hf:a/b\n", "hf:a/b?x=1", "hf:a/b@x y", "hf://a/b", "hf:a//b", "hf:ü/b"]
+
+
+@pytest.mark.parametrize("name", NO_PLACES)
+def test_what_is_no_place_is_refused(name: str) -> None:
+    with pytest.raises(HubError) as caught:
+        Place.parse(name)
+    assert caught.value.cause == "name"
+
+
+def test_a_revision_is_given_once() -> None:
+    assert Place.parse("hf:a/b", "v2").revision == "v2"
+    with pytest.raises(HubError, match="give one"):
+        Place.parse("hf:a/b@v1", "v2")
+
+
+# -- a Hub that behaves ------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_pulled_once_and_pinned(hub: Hub, model: dict[str, bytes]) -> None:
+    repo = hub.repo("me/small", model)
+    card, tensors = recognise(default_zoo(), ask(hub))
+    assert card.name == "diffusion.small"
+    assert tensors
+    asked = len(hub.log)
+    assert asked > 0
+    load(ask(hub))
+    load(ask(closed_port()))
+    assert len(hub.log) == asked
+    lock = json.loads(Path("cache/genzoo.lock").read_text())
+    entry = lock["entries"]["me/small@main"]
+    assert entry["commit"] == repo.refs["main"]
+    assert set(entry["files"]) == {"config.json", "model.safetensors"}
+    assert entry["files"]["model.safetensors"] == card.weights.sha256  # type: ignore[union-attr]
+    assert [state for *_, state in verify(Lock.find(Path("cache").absolute()), Path("cache").absolute())] == [
+        "good"
+    ] * 2
+
+
+def test_zoo_load_takes_a_place_on_the_hub(hub: Hub, model: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.repo("me/small", {f"sub/{name}": content for name, content in model.items()})
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.endpoint)
+    address = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    for module in (huggingface_hub.constants, huggingface_hub.file_download):
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", address, raising=False)
+    loaded = default_zoo().load("hf:me/small/sub", cache_dir="cache")
+    assert loaded.generate([1], steps=2).shape == (1, 3, 8, 8)
+
+
+def test_a_branch_that_moves_is_followed_only_when_asked(hub: Hub, model: dict[str, bytes]) -> None:
+    repo = hub.repo("me/small", model)
+    first = ask(hub)
+    load(first)
+    second = repo.commit({**model, "README.md": b"new"})
+    again = ask(hub)
+    assert again.listing.commit == first.listing.commit
+    assert again.text("README.md").startswith("---")
+    updated = ask(hub, update=True)
+    assert updated.listing.commit == second
+    assert updated.text("README.md") == "new"
+    assert ask(hub).listing.commit == second
+
+
+def test_every_file_is_of_the_commit_that_was_asked_for_first(hub: Hub, model: dict[str, bytes]) -> None:
+    repo = hub.repo("me/small", model)
+    files = ask(hub)
+    repo.commit({**model, "config.json": b"{}"})
+    assert load(files).name == "diffusion.small"
+    asked = {path.split("/resolve/")[1].split("/")[0] for _, path, _ in hub.log if "/resolve/" in path}
+    assert asked == {files.listing.commit}
+
+
+def test_tags_and_commits_name_revisions(hub: Hub, model: dict[str, bytes]) -> None:
+    repo = hub.repo("me/small", model)
+    repo.refs["v1"] = repo.refs["main"]
+    repo.commit({"README.md": b"gone"})
+    assert load(ask(hub, "hf:me/small@v1")).name == "diffusion.small"
+    assert load(ask(hub, revision=repo.refs["v1"])).name == "diffusion.small"
+    with pytest.raises(FormatError, match=r"no known layout.*genzoo: no config\.json"):
+        load(ask(hub))
+
+
+def test_a_lock_in_the_working_folder_goes_first(hub: Hub, model: dict[str, bytes]) -> None:
+    Path("genzoo.lock").touch()
+    hub.repo("me/small", model)
+    load(ask(hub))
+    assert "me/small@main" in Path("genzoo.lock").read_text()
+    assert not Path("cache/genzoo.lock").exists()
+
+
+ENTRY: dict[str, Any] = {"commit": "0" * 40, "names": {}, "files": {}}
+LOCKS: list[Any] = [
+    [],
+    7,
+    {"version": 1},
+    {"version": 2, "entries": {}},
+    {"version": 1, "entries": {"a/b@main": {**ENTRY, "commit": "x"}}},
+    {"version": 1, "entries": {"a/b@main": {**ENTRY, "names": {"../x": ""}}}},
+    {"version": 1, "entries": {"a/b@main": {**ENTRY, "names": ["x"]}}},
+    {"version": 1, "entries": {"a/b@main": {**ENTRY, "files": {"x": "y"}}}},
+]
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, *map(json.dumps, LOCKS)])
+def test_a_damaged_lock_is_an_error(hub: Hub, content: str) -> None:
+    Path("genzoo.lock").write_text(content)
+    with pytest.raises(HubError, match="not a lock file") as caught:
+        ask(hub)
+    assert caught.value.cause == "lock"
+
+
+def test_a_token_is_sent_and_never_shown(hub: Hub, model: dict[str, bytes], capsys: pytest.CaptureFixture[str]) -> None:
+    repo = hub.repo("me/small", model)
+    repo.private = TOKEN
+    load(ask(hub, token=TOKEN))
+    assert {auth for _, _, auth in hub.log} == {f"Bearer {TOKEN}"}
+    kept = [p.read_bytes() for p in Path().rglob("*") if p.is_file()]
+    assert not any(TOKEN.encode() in content for content in kept)
+    said = capsys.readouterr()
+    assert TOKEN not in said.out + said.err
+    for wrong in ("hf_wrong", None):
+        with pytest.raises(HubError) as caught:
+            ask(hub, token=wrong, cache_dir=f"other-{wrong}")
+        assert caught.value.cause == "missing"
+        assert TOKEN not in str(caught.value)
+
+
+def test_offline_hits_and_misses(hub: Hub, model: dict[str, bytes]) -> None:
+    hub.repo("me/small", model)
+    with pytest.raises(HubError, match="go online") as caught:
+        ask(hub, local_files_only=True)
+    assert caught.value.cause == "offline"
+    load(ask(hub))
+    assert load(ask(hub, local_files_only=True)).name == "diffusion.small"
+    with pytest.raises(HubError, match=r"README\.md is not in the cache"):
+        ask(hub, local_files_only=True).path("README.md")
+
+
+def test_what_another_program_fetched_is_used_offline(hub: Hub, model: dict[str, bytes]) -> None:
+    hub.repo("me/small", model)
+    huggingface_hub.snapshot_download("me/small", cache_dir="cache", endpoint=hub.endpoint)
+    assert load(ask(closed_port(), local_files_only=True)).name == "diffusion.small"
+    Path("cache/genzoo.lock").unlink()
+    assert load(ask(closed_port())).name == "diffusion.small"  # asked in vain, then the cache
+
+
+# -- one that does not -------------------------------------------------------------------------------------------------
+
+#: kind -> (fault, the cause that must be told)
+FAULTS: dict[str, tuple[Fault, str]] = {
+    "401": (Fault("X", 401), "unauthorised"),
+    "401 no repository": (Fault("X", 401, code="RepoNotFound"), "missing"),
+    "403": (Fault("X", 403), "forbidden"),
+    "403 gated": (Fault("X", 403, code="GatedRepo"), "gated"),
+    "401 gated": (Fault("X", 401, code="GatedRepo"), "gated"),
+    "404": (Fault("X", 404), "missing"),
+    "404 no repository": (Fault("X", 404, code="RepoNotFound"), "missing"),
+    "404 no revision": (Fault("X", 404, code="RevisionNotFound"), "revision"),
+    "404 no file": (Fault("X", 404, code="EntryNotFound"), "file"),
+    "408": (Fault("X", 408), "timeout"),
+    "410": (Fault("X", 410), "http"),
+    "418": (Fault("X", 418), "http"),
+    "429": (Fault("X", 429), "busy"),
+    "451": (Fault("X", 451), "http"),
+    "500": (Fault("X", 500), "server"),
+    "502": (Fault("X", 502), "server"),
+    "503": (Fault("X", 503), "server"),
+    "504": (Fault("X", 504), "server"),
+    "loop": (Fault("X", "loop"), "redirect"),
+    "html": (Fault("X", "html"), "answer"),
+    "stall": (Fault("X", "stall"), "timeout"),
+    "reset": (Fault("X", "reset"), "cut"),
+    "short": (Fault("X", "short", method="GET"), "cut"),
+    "long": (Fault("X", "long", method="GET"), "cut"),
+    "corrupt": (Fault("X", "corrupt", method="GET"), "changed"),
+    "same size page": (Fault("X", "samesize", method="GET"), "changed"),
+    "reset of the body": (Fault("X", "reset", method="GET"), "cut"),
+    "stall of the body": (Fault("X", "stall", method="GET"), "timeout"),
+    "500 of the body": (Fault("X", 500, method="GET"), "server"),
+    "loop of the body": (Fault("X", "loop", method="GET"), "redirect"),
+}
+WHERE = {"listing": "/api/models/", "settings": "/config.json$", "weights": "/model.safetensors$"}
+#: A listing has no size and no digest of its own to compare with, so these faults say nothing there.
+NOT_IN_A_LISTING = {"long", "short", "corrupt", "same size page"}
+FAST = {"401", "403 gated", "429", "503", "html", "corrupt", "loop", "short", "404 no file"}
+CASES = [
+    pytest.param(kind, where, marks=() if kind in FAST and where != "settings" else pytest.mark.slow)
+    for kind in FAULTS
+    for where in WHERE
+    if where != "listing" or kind not in NOT_IN_A_LISTING
+]
+
+
+@pytest.mark.parametrize(("kind", "where"), CASES)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_every_fault_is_told_and_leaves_nothing_wrong(
+    hub: Hub, model: dict[str, bytes], kind: str, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.repo("me/small", model)
+    fault, cause = FAULTS[kind]
+    hub.faults = [Fault(WHERE[where], fault.what, fault.method, fault.code)]
+    with pytest.raises(HubError) as caught:
+        load(ask(hub, token=TOKEN))
+    message = str(caught.value)
+    assert caught.value.cause == cause, message
+    assert "hf:me/small" in message
+    assert message.isprintable()
+    assert TOKEN not in message + caplog.text
+    hub.faults = []
+    assert load(ask(hub, token=TOKEN)).name == "diffusion.small"
+
+
+def test_an_unreachable_hub_is_told(hub: Hub) -> None:
+    with pytest.raises(HubError) as caught:
+        ask(closed_port())
+    assert caught.value.cause == "unreachable"
+
+
+def test_a_redirect_is_followed(hub: Hub, model: dict[str, bytes]) -> None:
+    hub.repo("me/small", model)
+    hub.faults = [Fault(r"^/me/small/resolve/.*model\.safetensors$", "redirect")]
+    assert load(ask(hub)).name == "diffusion.small"
+
+
+def test_a_passing_fault_is_overcome(hub: Hub, model: dict[str, bytes]) -> None:
+    hub.repo("me/small", model)
+    hub.faults = [Fault(r"/model\.safetensors$", "short", method="GET", times=2)]
+    assert load(ask(hub)).name == "diffusion.small"
+
+
+def test_unknown_places_are_told_apart(hub: Hub, model: dict[str, bytes]) -> None:
+    hub.repo("me/small", model)
+    for name, cause in (("hf:me/other", "missing"), ("hf:me/small@v9", "revision"), ("hf:me/small/sub", "file")):
+        with pytest.raises(HubError) as caught:
+            ask(hub, name)
+        assert caught.value.cause == cause
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_cached_file_that_was_changed_is_put_aside(hub: Hub, model: dict[str, bytes], file: str) -> None:
+    hub.repo("me/small", model)
+    files = ask(hub)
+    load(files)
+    blob = files.path(file).resolve()
+    raw = bytearray(blob.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    blob.write_bytes(raw)
+    with pytest.raises(HubError, match="put aside") as caught:
+        load(ask(hub))
+    assert caught.value.cause == "changed"
+    assert list(Path("cache/models--me--small/quarantine").iterdir())
+    assert load(ask(hub)).name == "diffusion.small"
+
+
+def test_a_commit_whose_files_change_is_refused(hub: Hub, model: dict[str, bytes]) -> None:
+    """A mirror that serves other bytes under the same commit, listing and all."""
+    repo = hub.repo("me/small", model)
+    load(ask(hub))
+    commit = repo.refs["main"]
+    repo.commits[commit]["README.md"] = b"first"
+    ask(hub).lock.record(Place("me/small"), ask(hub).listing, "README.md", "0" * 64)
+    with pytest.raises(HubError) as caught:
+        ask(hub).path("README.md")
+    assert caught.value.cause == "changed"
+
+
+def test_links_out_of_the_cache_are_refused(hub: Hub, model: dict[str, bytes]) -> None:
+    hub.repo("me/small", model)
+    files = ask(hub)
+    load(files)
+    path = files.path("model.safetensors")
+    outside = Path("outside").absolute()
+    outside.write_bytes(path.read_bytes())
+    path.unlink()
+    path.symlink_to(outside)
+    with pytest.raises(WeightsError, match="leaves the cache"):
+        load(ask(hub))
+
+
+def test_names_that_leave_their_folder_are_not_listed(hub: Hub, model: dict[str, bytes]) -> None:
+    hub.repo("me/small", {**model, "../../evil": b"x", "/etc/x": b"x", "a\\b": b"x", "x\x1b[31m": b"x", "a//b": b"x"})
+    assert set(ask(hub).names) == set(model)
+
+
+@pytest.mark.parametrize("sha", ["x", "0" * 39, "../" * 13 + "0", None])
+def test_a_listing_without_a_commit_is_refused(hub: Hub, model: dict[str, bytes], sha: Any) -> None:
+    repo = hub.repo("me/small", model)
+    repo.commits[sha] = model
+    repo.refs["main"] = sha
+    with pytest.raises(HubError) as caught:
+        ask(hub)
+    assert caught.value.cause in ("answer", "revision")
+
+
+def test_layouts_that_are_not_known_say_what_was_tried(hub: Hub) -> None:
+    hub.repo("me/small", {"pytorch_model.bin": b"x"})
+    with pytest.raises(FormatError, match="genzoo convert"):
+        load(ask(hub))
+
+
+def test_half_a_shard_and_a_missing_one(hub: Hub) -> None:
+    index = {"weight_map": {"a": "d-1.safetensors", "b": "diffusion_pytorch_model-2.safetensors"}}
+    files = {
+        "config.json": b'{"_class_name": "UNet2DModel", "sample_size": 8}',
+        "scheduler_config.json": b'{"_class_name": "DDPMScheduler"}',
+        "diffusion_pytorch_model.safetensors.index.json": json.dumps(index).encode(),
+        "d-1.safetensors": b"\x40\0\0\0\0\0\0\0{",
+    }
+    hub.repo("me/small", files)
+    with pytest.raises(FormatError, match="1 of 2 shards are missing: diffusion_pytorch_model-2"):
+        load(ask(hub))
+    hub.repos["me/small"].commit({**files, "diffusion_pytorch_model-2.safetensors": b""})
+    with pytest.raises(WeightsError, match="cut short"):
+        load(ask(hub, update=True))
+
+
+_PULL = """
+import sys
+from genzoo.hub import pull
+from genzoo.formats import recognise
+from genzoo.registry import default_zoo
+import huggingface_hub
+huggingface_hub.utils.disable_progress_bars()
+for i in range(int(sys.argv[2])):
+    card, tensors = recognise(default_zoo(), pull("hf:me/small", endpoint=sys.argv[1], cache_dir=f"cache{i}"))
+    assert card.name == "diffusion.small" and tensors
+print("good")
+"""
+
+
+def _race(hub: Hub, rounds: int) -> None:
+    command = [sys.executable, "-c", _PULL, hub.endpoint, str(rounds)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=500)[0].strip() for process in both] == ["good", "good"]
+    for i in range(rounds):
+        lock = Lock(Path(f"cache{i}/genzoo.lock"), Path("guard"))
+        assert [state for *_, state in verify(lock, Path(f"cache{i}"))] == ["good", "good"]
+        assert not [p for p in Path(f"cache{i}").rglob("*") if p.name.endswith((".incomplete", ".part"))]
+
+
+@pytest.mark.slow
+def test_two_processes_pull_one_model(hub: Hub, model: dict[str, bytes]) -> None:
+    hub.repo("me/small", model)
+    _race(hub, 50)

@@ -1,0 +1,209 @@
+"""Training resumes to the same weights, survives damage, and stops where it must."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import image_folder, recipe_text
+
+from genzoo.checkpoints import flatten, unflatten
+from genzoo.data import Batches
+from genzoo.documents import DocumentError
+from genzoo.errors import TrainingError
+from genzoo.recipe import LearningRate
+from genzoo.registry import default_zoo
+from genzoo.train import read_recipe, train
+from genzoo.weights import read
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recipe")
+    image_folder(folder / "data")
+    path = folder / "recipe.yaml"
+    path.write_text(recipe_text(folder / "data"))
+    return path
+
+
+def run(recipe: Path, out: Path, stop_after: int | None = None, **options) -> list:
+    """Train; with ``stop_after`` the run is abandoned there, as if it had been killed between two steps."""
+    events = []
+    for progress in train(read_recipe(recipe), out, zoo=default_zoo(), **options):
+        events.append(progress)
+        if progress.step == stop_after:
+            break
+    return events
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "whole"
+    run(recipe, out)
+    return out
+
+
+def same(a: Path, b: Path) -> None:
+    one, two = read(a / "model" / "model.safetensors"), read(b / "model" / "model.safetensors")
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 11])
+def test_a_resumed_run_ends_with_the_same_weights(recipe: Path, uninterrupted: Path, tmp_path: Path, stop: int) -> None:
+    run(recipe, tmp_path / "out", stop_after=stop)
+    events = run(recipe, tmp_path / "out", resume=True)
+    assert events[0].step == stop // 4 * 4 + 1
+    same(uninterrupted, tmp_path / "out")
+
+
+def test_the_log_has_every_step_once_after_a_resume(recipe: Path, tmp_path: Path) -> None:
+    run(recipe, tmp_path / "out", stop_after=7)
+    run(recipe, tmp_path / "out", resume=True)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert steps == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_time_limit_stops_with_a_checkpoint_and_resumes(recipe: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    events = run(recipe, tmp_path / "out", time_limit=1e-6)
+    assert [e.step for e in events] == [1]
+    assert events[0].saved
+    run(recipe, tmp_path / "out", resume=True)
+    same(uninterrupted, tmp_path / "out")
+
+
+def test_a_finished_run_can_be_lengthened(recipe: Path, tmp_path: Path) -> None:
+    run(recipe, tmp_path / "out")
+    longer = tmp_path / "longer.yaml"
+    longer.write_text(recipe.read_text().replace("steps: 12", "steps: 14"))
+    assert [e.step for e in run(longer, tmp_path / "out", resume=True)] == [13, 14]
+
+
+def test_a_folder_in_use_and_other_settings_are_refused(recipe: Path, tmp_path: Path) -> None:
+    run(recipe, tmp_path / "out", stop_after=4)
+    with pytest.raises(TrainingError, match="--resume"):
+        run(recipe, tmp_path / "out")
+    other = tmp_path / "other.yaml"
+    other.write_text(recipe.read_text().replace("seed: 3", "seed: 4"))
+    with pytest.raises(TrainingError, match="other settings"):
+        run(other, tmp_path / "out", resume=True)
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(recipe: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    run(recipe, tmp_path / "out", stop_after=9)
+    newest = tmp_path / "out" / "checkpoints" / "step-00000008.safetensors"
+    raw = bytearray(newest.read_bytes())
+    raw[-1] ^= 1
+    newest.write_bytes(raw)
+    with pytest.warns(UserWarning, match="step-00000008 is damaged"):
+        events = run(recipe, tmp_path / "out", resume=True)
+    assert events[0].step == 5
+    same(uninterrupted, tmp_path / "out")
+
+
+def test_if_every_checkpoint_is_damaged_it_is_an_error_not_a_restart(recipe: Path, tmp_path: Path) -> None:
+    run(recipe, tmp_path / "out", stop_after=9)
+    for file in (tmp_path / "out" / "checkpoints").glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-10])
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(TrainingError, match="no checkpoint is whole"):
+        run(recipe, tmp_path / "out", resume=True)
+
+
+def test_what_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genzoo_plugins.diffusion.recipe import DiffusionRecipe
+
+    real = DiffusionRecipe.step
+
+    def broken(self, batch, noise):
+        values = real(self, batch, noise)
+        return {**values, "loss": float("nan")} if batch.step == 5 else values
+
+    monkeypatch.setattr(DiffusionRecipe, "step", broken)
+    with pytest.raises(TrainingError, match="loss is nan at step 6"):
+        run(recipe, tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out" / "checkpoints").glob("*.json")) == ["step-00000004.json"]
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_the_result_is_a_model_that_loads_and_generates(uninterrupted: Path) -> None:
+    model = default_zoo().load(str(uninterrupted / "model"))
+    images = model.generate([0, 1], labels=["left", "right"])
+    assert images.shape == (2, 1, 8, 8)
+    assert model.card is not None
+    assert model.card.training is not None
+    assert model.card.training.steps == 12
+    assert model.card.options == {"steps": 4}
+
+
+def test_no_litter_is_left(uninterrupted: Path) -> None:
+    names = sorted(p.name for p in uninterrupted.rglob("*") if p.is_file())
+    assert not [name for name in names if name.endswith(".part")]
+    assert len(list((uninterrupted / "checkpoints").iterdir())) == 4
+
+
+def test_a_recipe_error_names_line_and_key(recipe: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(recipe.read_text().replace("batch: 8", "batch: eight"))
+    line = bad.read_text().splitlines().index("batch: eight") + 1
+    with pytest.raises(DocumentError, match=rf"bad\.yaml:{line}: .*batch"):
+        read_recipe(bad)
+
+
+def test_flatten_round_trip() -> None:
+    state = {"a": {0: {"x": torch.ones(2), "n": 3}, 1: None}, "b": [torch.zeros(1), 0.5, "text"], "c": True}
+    tensors, shape = flatten(state)
+    back = unflatten(json.loads(json.dumps(shape)), tensors)
+    assert back["a"][0]["n"] == 3
+    assert torch.equal(back["a"][0]["x"], torch.ones(2))
+    assert back["b"][1:] == [0.5, "text"]
+    assert back["c"] is True
+
+
+def test_every_epoch_sees_every_image_once_and_batches_join_epochs() -> None:
+    batches = Batches(length=10, batch=4, seed=1)
+    seen = torch.cat([batches[k] for k in range(5)])
+    assert sorted(seen[:10].tolist()) == list(range(10))
+    assert sorted(seen[10:].tolist()) == list(range(10))
+    assert seen[:10].tolist() != seen[10:].tolist()
+    assert torch.equal(Batches(10, 4, 1)[3], batches[3])
+
+
+def test_learning_rates() -> None:
+    rate = LearningRate(peak=1.0, warmup=10, shape="trapezoid", decay=0.5)
+    assert rate.at(0, 100) == pytest.approx(0.1)
+    assert rate.at(49, 100) == 1
+    assert rate.at(75, 100) == pytest.approx(0.5)
+    assert rate.at(100, 100) == 0
+    cosine = LearningRate(peak=2.0, shape="cosine")
+    assert cosine.at(50, 100) == pytest.approx(1.0)
+
+
+@pytest.mark.slow
+def test_kill_nine_at_twenty_moments(recipe: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    """kill -9 again and again, each time later, until the run ends: the weights are those of the uninterrupted run."""
+    command = [sys.executable, "-m", "genzoo", "train", str(recipe), "--out", str(tmp_path / "out")]
+    killed = 0
+    for attempt in range(21):
+        extra = ["--resume"] if (tmp_path / "out").exists() else []
+        process = subprocess.Popen([*command, *extra], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 2.0 + 0.25 * attempt
+        while time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.01)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            killed += 1
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert killed > 0
+    same(uninterrupted, tmp_path / "out")
