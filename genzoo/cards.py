@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,19 +13,22 @@ from genzoo.documents import Document, DocumentError, load
 from genzoo.errors import CardError
 from genzoo.frozen import Frozen, Seq, Size
 
-#: One line of text without control characters: inert in a terminal.
-Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]*$")]
+#: One line of text without control characters and overrides of the reading direction: inert in a terminal.
+Line = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=400, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]*$"),
+]
 Text = Annotated[str, StringConstraints(max_length=4000)]
 Name = Annotated[str, StringConstraints(max_length=80, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 CardName = Annotated[str, StringConstraints(max_length=120, pattern=r"^[a-z0-9][a-z0-9-]*(\.[a-z0-9][a-z0-9-]*)+$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-#: A path inside a folder.
-Inside = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$"),
-]
+def _inside(value: str) -> str:
+    parts = value.split("/")
+    if not re.fullmatch(r"[A-Za-z0-9_./-]{1,200}", value) or any(part in ("", ".", "..") for part in parts):
+        raise ValueError("must be a path inside the plugin's folder, of letters, digits and . _ - /")
+    return value
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
@@ -35,6 +39,9 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"must be plain data: {str(error).splitlines()[0]}") from None
     return plain
 
+
+#: A path inside a folder.
+Inside = Annotated[str, AfterValidator(_inside)]
 
 #: Settings whose keys another class checks.
 Settings = Annotated[dict[str, Any], AfterValidator(_plain)]

@@ -80,8 +80,8 @@ class Denoiser(nn.Module):
     def _check_alpha(self, alpha: float) -> None:
         if alpha == 0 and self.prediction == "eps":
             raise OptionError(
-                "an eps prediction says nothing about x_0 at pure noise, where a zero-terminal-SNR schedule ends; use a "
-                "model that predicts v or x0, or a scheduler that starts below it, as ddim:spacing=leading"
+                "an eps prediction says nothing about x_0 at pure noise, where a zero-terminal-SNR schedule ends; use "
+                "a model that predicts v or x0, or a scheduler that starts below it, as ddim:spacing=leading"
             )
 
     def predict(self, x: Tensor, t: float | Tensor, condition: Condition) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from genzoo.errors import GenzooError, explain, shorten
+from genzoo.errors import GenzooError, explain, faults, shorten
 from genzoo.files import open_regular
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -76,7 +76,7 @@ class Document:
             # By way of JSON: its strict mode takes a list for a tuple, and nothing else that is not meant.
             return model.model_validate_json(json.dumps(part, allow_nan=False), strict=True)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]["loc"]
+            first = faults(error)[0]["loc"]
             where = ".".join(map(str, path)) or "document"
             raise self.error(path + tuple(first), explain(error, where, model)) from None
         except (ValueError, RecursionError) as error:

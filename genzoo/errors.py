@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 MOST_NAMES = 40
 
 #: Faults that one message lists; the others are counted.
-MOST_FAULTS = 8
+MOST_FAULTS = 4
 
 
 class GenzooError(Exception):
@@ -26,9 +25,8 @@ class UnknownName(GenzooError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         known = sorted(known)
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        if close:
-            advice = f"did you mean {close[0]!r}?"
+        if close := nearest(name, known):
+            advice = f"did you mean {close!r}?"
         elif known:
             more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
             advice = f"known: {', '.join(known[:MOST_NAMES])}{more}"
@@ -71,17 +69,23 @@ def explain(error: ValidationError, what: str, model: Any = None) -> str:
         model: the class that was read into; without it, no nearest name is looked for.
     """
     parts = []
-    found = error.errors(include_url=False, include_context=False)
+    found = faults(error)
     for item in found[:MOST_FAULTS]:
         key = shorten(".".join(str(part) for part in item["loc"]) or "the whole", 120)
         if item["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(str(item["loc"][-1]), _fields(model, item["loc"][:-1]), n=1)
-            parts.append(f"{key}: unknown key" + (f"; did you mean {close[0]!r}?" if close else ""))
+            close = nearest(str(item["loc"][-1]), _fields(model, item["loc"][:-1]))
+            parts.append(f"{key}: unknown key" + (f"; did you mean {close!r}?" if close else ""))
         else:
             shown = "" if item["type"] == "missing" else f" (got {shorten(repr(item['input']), 60)})"
             parts.append(f"{key}: {item['msg'].removeprefix('Value error, ')}{shown}")
     more = f"; and {len(found) - MOST_FAULTS} more" if len(found) > MOST_FAULTS else ""
     return f"{what}: " + "; ".join(parts) + more
+
+
+def faults(error: ValidationError) -> list[Any]:
+    """pydantic's own list, unknown keys first: where a key is misspelt, it is also missing, and that leads nowhere."""
+    found = error.errors(include_url=False, include_context=False)
+    return sorted(found, key=lambda item: item["type"] != "extra_forbidden")
 
 
 def _fields(model: Any, path: Iterable[str | int]) -> set[str]:
@@ -99,6 +103,13 @@ def _models(annotation: Any) -> list[Any]:
     if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models(part)]
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The known name that is most like a misspelt one; None where none is."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, sorted(known), n=1, cutoff=cutoff)), None)
 
 
 def shorten(text: str, most: int) -> str:

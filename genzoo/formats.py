@@ -9,12 +9,18 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from genzoo.cards import Card
-from genzoo.errors import CardError, WeightsError
+from genzoo.errors import CardError, WeightsError, explain
 from genzoo.files import open_regular
 from genzoo.tensors import Header, Tensors, read, read_header
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
     from genzoo.registry import Zoo
 
 #: The most bytes of a JSON or text file that are read.
@@ -121,6 +127,13 @@ class Format(ABC):
         Raises FormatError that names what is not supported.
         """
 
+    def write(self, card: Card, tensors: Mapping[str, Tensor], folder: Path) -> None:
+        """Write a model in this layout, so that ``read`` and the layout's own library load it.
+
+        Raises FormatError where the layout cannot hold the model, or is only read.
+        """
+        raise FormatError(f"the layout of {type(self).__name__} is read, and not written; --format genzoo is")
+
 
 def recognise(zoo: Zoo, files: Files) -> tuple[Card, Tensors]:
     """The model in ``files``, by the first registered format that fits; FormatError says what each one missed."""
@@ -131,7 +144,10 @@ def recognise(zoo: Zoo, files: Files) -> tuple[Card, Tensors]:
         form: Format = zoo.find("format", name)()
         lacks = form.detect(files)
         if lacks is None:
-            return form.read(files)
+            try:
+                return form.read(files)
+            except ValidationError as error:
+                raise FormatError(explain(error, f"{files.source}: its card")) from None
         missed.append(f"{name}: {lacks}")
     pickles = [name for name in files.names if name.endswith(PICKLES)]
     if pickles and not any(name.endswith(".safetensors") for name in files.names):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
 import torch
@@ -51,6 +53,8 @@ class Generator(nn.Module, ABC):
 
     Config: ClassVar[type[Frozen]] = Frozen
     Options: ClassVar[type[Options]] = Options
+    #: Whether it changes given images, rather than making them from noise.
+    takes_images: ClassVar[bool] = False
 
     def __init__(self, config: Frozen) -> None:
         super().__init__()
@@ -166,7 +170,8 @@ class Generator(nn.Module, ABC):
             noise: (N, C, H, W), or this family's latent shape, in place of the seeds' own initial noise.
             batch: images per network call, 64 by default.
             exact: pad a short last batch to ``batch``, so that the pixels do not depend on N even by rounding.
-            options: this family's options, as ``labels=``, ``steps=``, ``scheduler=``, ``guidance=``.
+            options: this family's options, as ``labels=``, ``steps=``, ``scheduler=``, ``guidance=``; and, for a model
+                that changes images, ``images=`` (N, C, H, W) in [-1, 1].
 
         Raises:
             OptionError: unknown or unfit options, labels, seeds or noise.
@@ -198,6 +203,7 @@ class Generator(nn.Module, ABC):
         **options: Any,
     ) -> Iterator[Iterator[Tensor]]:
         """For each batch, its images after every step: what ``generate`` returns, as it comes into being."""
+        noise = self._start(noise, options.pop("images", None))
         wanted = self.options(**options)
         if seeds is None:
             seeds = range(len(noise)) if noise is not None else (0,)
@@ -222,6 +228,35 @@ class Generator(nn.Module, ABC):
             )
             chosen = None if labels is None else tuple(labels[row] for row in padded)
             yield self._steps(part, wanted.model_copy(update={"labels": chosen}), len(rows))
+
+    def _start(self, noise: Tensor | None, images: Tensor | None) -> Tensor | None:
+        """What the walk begins with, where the caller gives it: noise, or the images that a translator changes."""
+        if self.takes_images:
+            if images is None or noise is not None:
+                raise OptionError("this model changes images: give images=(N, C, H, W) in [-1, 1], and no noise")
+            return images
+        if images is not None:
+            raise OptionError("this model makes images from noise and takes none; leave images out")
+        return noise
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, layout: str = "genzoo") -> None:
+        """Write weights, config and model card into a folder that ``genzoo.load`` takes; see ``publish.save``."""
+        from genzoo.publish import save
+
+        save(self, Path(folder), layout=layout)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Upload to the Hub; returns the address of the commit. See ``genzoo.publish.push``."""
+        from genzoo.publish import push
+
+        return push(self, repo_id, private=private, token=token, create_pr=create_pr)
 
     def _steps(self, noise: Noise, options: _Options, keep: int) -> Iterator[Tensor]:
         steps = self.sample(noise, options)

@@ -43,7 +43,8 @@ def times(
     check_steps(steps, length)
     if spacing == "uniform":
         shares = [1 - i / steps for i in range(steps)]
-        return [length * shift * u / (1 + (shift - 1) * u) for u in shares] + [0.0]
+        # The minimum is against rounding alone, which must not leave the schedule.
+        return [length * min(shift * u / (1 + (shift - 1) * u), 1.0) for u in shares] + [0.0]
     if spacing == "beta":
         # One alone is the noisy end, as in every grid.
         shares = [1 - i / max(steps - 1, 1) for i in range(steps)]

@@ -34,9 +34,9 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
 class Noise:
     """The random numbers of a batch: row i of every draw comes from a CPU stream that belongs to ``seeds[i]`` alone.
 
-    The first ``normal(C, H, W)`` of seed s equals ``torch.randn(1, C, H, W, generator=torch.Generator().manual_seed(s))``,
-    so that other libraries' pictures can be repeated. Streams live on the CPU whatever the device, so that a picture
-    starts from the same noise everywhere.
+    The first ``normal(C, H, W)`` of seed s equals ``torch.randn(1, C, H, W, generator=g)`` of a ``torch.Generator()`` g
+    after ``g.manual_seed(s)``, so that other libraries' pictures can be repeated. Streams live on the CPU whatever the
+    device, so that a picture starts from the same noise everywhere.
 
     Args:
         seeds: one integer in [0, 2**32) per sample.
@@ -67,6 +67,11 @@ class Noise:
             # A one-sample batch dimension: the same call, so the same numbers, as other libraries make per image.
             torch.randn((1, *shape), generator=stream, out=row[None])
         return out.to(self.device, self.dtype)
+
+    @property
+    def given(self) -> Tensor | None:
+        """What the caller gave in place of the first draw: noise, or images to change."""
+        return None if self._initial is None else self._initial.to(self.device, self.dtype)
 
     def start(self, *shape: int) -> Tensor:
         """The initial noise (N, *shape): the caller's, where one was given, else the streams' first draw."""

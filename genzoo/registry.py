@@ -6,24 +6,23 @@ named, skipped and shown, and never stops the others.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import functools
 import importlib
 import importlib.metadata
-import importlib.resources
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 from pydantic import ValidationError
 
 from genzoo import documents, hookspecs
 from genzoo.cards import Card, read_catalogue
-from genzoo.errors import CardError, GenzooError, OptionError, UnknownName, explain
+from genzoo.errors import CardError, GenzooError, OptionError, UnknownName, explain, nearest, printable
 
 if TYPE_CHECKING:
     import torch
@@ -45,12 +44,17 @@ KINDS: Mapping[str, str] = {
 }
 
 
+#: The hooks of genzoo/hookspecs.py.
+HOOKS = ("register", "commands")
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
+
+
 class PluginError(GenzooError):
     """A plugin that cannot do what it registered."""
 
 
-@dataclass(frozen=True)
-class Plugin:
+class Plugin(NamedTuple):
     """An installed plugin.
 
     Attributes:
@@ -67,8 +71,7 @@ class Plugin:
     brings: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Broken:
+class Broken(NamedTuple):
     """A plugin that was skipped, and why."""
 
     name: str
@@ -77,16 +80,14 @@ class Broken:
     cause: str
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One registered class: "module:Class" or the class itself, and who brought it."""
 
     target: str | type
     plugin: Plugin
 
 
-@dataclass(frozen=True)
-class Shelved:
+class Shelved(NamedTuple):
     """A card with the folder that its files lie in."""
 
     card: Card
@@ -102,10 +103,7 @@ class Registrar:
         self.cards: dict[str, Shelved] = {}
 
     def _add(self, kind: str, name: str, target: str | type) -> None:
-        valid = (
-            name.replace("-", "").isalnum() and name.islower() and name.isascii() if isinstance(name, str) else False
-        )
-        if not valid and not (isinstance(name, str) and name.isdecimal()):
+        if not (isinstance(name, str) and _NAME.fullmatch(name)):
             raise PluginError(f"{kind} name {name!r}: use lower-case letters, digits and hyphens")
         if isinstance(target, str):
             module, _, attribute = target.partition(":")
@@ -155,7 +153,7 @@ class Registrar:
         try:
             checked = card if isinstance(card, Card) else Card.model_validate(dict(card))
         except ValidationError as error:
-            raise CardError(explain(error, "card")) from None
+            raise CardError(explain(error, "card", Card)) from None
         if checked.name in self.cards or checked.name in self._zoo.shelf:
             raise CardError(f"card {checked.name!r} exists already; choose another name")
         self.cards[checked.name] = Shelved(checked, self._plugin.root)
@@ -166,7 +164,6 @@ class Registrar:
             self.card(card)
 
 
-@dataclass
 class Zoo:
     """Names -> classes and cards.
 
@@ -179,11 +176,16 @@ class Zoo:
         shelf: card name -> card and folder.
     """
 
-    plugins: dict[str, Plugin] = field(default_factory=dict)
-    broken: dict[str, Broken] = field(default_factory=dict)
-    entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
-    shelf: dict[str, Shelved] = field(default_factory=dict)
-    _manager: pluggy.PluginManager = field(default_factory=lambda: _manager(), repr=False)
+    def __init__(self) -> None:
+        self.plugins: dict[str, Plugin] = {}
+        self.broken: dict[str, Broken] = {}
+        self.entries: dict[tuple[str, str], Entry] = {}
+        self.shelf: dict[str, Shelved] = {}
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(hookspecs)
+
+    def __repr__(self) -> str:
+        return f"Zoo({len(self.plugins)} plugins, {len(self.shelf)} models)"
 
     # -- filling -----------------------------------------------------------------------------------------------------
 
@@ -191,11 +193,9 @@ class Zoo:
     def discover(cls) -> Zoo:
         """Every plugin that is installed, and the built-in catalogue."""
         zoo = cls()
-        points = importlib.metadata.entry_points(group=GROUP)
         # Built-ins first, so that a newcomer that takes one of their names is the one that is refused.
-        for point in sorted(points, key=lambda p: (p.dist is None or p.dist.name != "genzoo", p.name)):
-            package, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
-            zoo.add(point.load, name=point.name, package=package, version=version)
+        for found in sorted(_installed(), key=lambda f: (f.package != "genzoo", f.package, f.name)):
+            zoo.add(found.load, name=found.name, package=found.package, version=found.version)
         zoo._hang_catalogue()
         return zoo
 
@@ -212,46 +212,59 @@ class Zoo:
             self._take(load(), name, package, version)
         except (Exception, SystemExit) as error:
             # SystemExit is no Exception: a plugin that calls sys.exit() at import would end the program.
-            key = name if name not in self.plugins else f"{name} ({package})"
-            self.broken[key] = Broken(key, package, version, _cause(error))
+            self._break(Plugin(name, package, version, Path()), error)
             return False
         return True
 
+    def _break(self, plugin: Plugin, error: BaseException) -> None:
+        key, count = plugin.name, 1
+        while key in self.broken or key in self.plugins:
+            count += 1
+            key = f"{plugin.name} ({plugin.package}{'' if count == 2 else f', {count - 1}'})"
+        self.broken[key] = Broken(key, plugin.package, plugin.version, _cause(error))
+
     def _take(self, module: Any, name: str, package: str, version: str) -> None:
-        root = Path(getattr(module, "__file__", None) or ".").parent
-        plugin = Plugin(name, package, version, root)
+        plugin = Plugin(name, package, version, _folder(module))
         registrar = Registrar(self, plugin)
-        self._manager.register(module, name)
+        known = self._manager.get_plugins()
+        if module in known:
+            raise PluginError(f"its module is that of plugin {self._manager.get_name(module)!r}")
         try:
+            # Inside the block: where it finds a fault, pluggy keeps the hooks before it.
+            self._manager.register(module, name)
             self._check_hooks(module)
-            others = [p for p in self._manager.get_plugins() if p is not module]
-            result = self._manager.subset_hook_caller("register", others)(zoo=registrar)
+            result = self._manager.subset_hook_caller("register", known)(zoo=registrar)
             if any(item is not None for item in result):
                 raise PluginError(f"register(zoo) must return nothing, not {type(result[0]).__name__}")
         except BaseException:
-            self._manager.unregister(module)
+            if self._manager.is_registered(module):
+                self._manager.unregister(module)
             raise
         brings = (*registrar.entries, *(("card", card) for card in registrar.cards))
-        plugin = Plugin(name, package, version, root, tuple(brings))
+        plugin = plugin._replace(brings=tuple(brings))
         self.plugins[name] = plugin
         self.entries.update({key: Entry(entry.target, plugin) for key, entry in registrar.entries.items()})
         self.shelf.update(registrar.cards)
 
     def _check_hooks(self, module: Any) -> None:
-        """A hook that pluggy does not know is one it would silently never call."""
-        known = [
-            name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction) if hasattr(self._manager.hook, name)
-        ]
-        mine = {caller.name for caller in self._manager.get_hookcallers(module) or ()}
-        for hook in sorted(mine):
-            caller = getattr(self._manager.hook, hook)
+        """What pluggy would pass over in silence: a hook that it does not know, and one that is not marked."""
+        callers = {caller.name: caller for caller in self._manager.get_hookcallers(module) or ()}
+        for name, caller in sorted(callers.items()):
             if not caller.has_spec():
-                close = difflib.get_close_matches(hook, ("register", "commands"), n=1)
-                raise PluginError(
-                    f"unknown hook {hook!r}; " + (f"did you mean {close[0]!r}?" if close else f"known: {known}")
-                )
-        if not mine:
-            raise PluginError("it implements no hook: mark register(zoo) with @genzoo.hookimpl")
+                close = nearest(name, HOOKS)
+                advice = f"did you mean {close!r}?" if close else f"known: {', '.join(HOOKS)}"
+                raise PluginError(f"unknown hook {name!r}; {advice}")
+            for impl in caller.get_hookimpls():
+                if impl.plugin is module and (impl.wrapper or impl.hookwrapper):
+                    raise PluginError(f"hook {name!r} is a wrapper; write it without wrapper=True")
+        for name in HOOKS:
+            if name not in callers and inspect.isroutine(getattr(module, name, None)):
+                raise PluginError(f"{name} is not marked as a hook: write @genzoo.hookimpl above it")
+        if not callers:
+            names = [name for name in vars(module) if not name.startswith("_")] if hasattr(module, "__dict__") else []
+            close = nearest("register", names, cutoff=0.75) or nearest("commands", names, cutoff=0.75)
+            advice = f"rename {close!r} and mark it" if close else "mark register(zoo)"
+            raise PluginError(f"it implements no hook: {advice} with @genzoo.hookimpl")
 
     def _hang_catalogue(self) -> None:
         """The built-in cards: registry.yaml, whose files lie with the plugin that brings the card's generator."""
@@ -263,7 +276,7 @@ class Zoo:
                 if card.name not in self.shelf:
                     self.shelf[card.name] = Shelved(card, root)
         except CardError as error:
-            self.broken["registry.yaml"] = Broken("registry.yaml", "genzoo", "", _cause(error))
+            self._break(Plugin("registry.yaml", "genzoo", _version("genzoo"), path), error)
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -320,15 +333,22 @@ class Zoo:
         given: dict[str, Any] = {}
         for part in filter(None, rest.split(",")):
             key, equals, value = part.partition("=")
-            if not equals:
+            key = key.strip()
+            if not equals or not key:
                 raise OptionError(f"{kind} {spec!r}: write options as name:key=value,key=value")
-            given[key.strip()] = documents.scalar(value.strip())
-        found = self.find(kind, name.strip())
+            if key in given:
+                raise OptionError(f"{kind} {spec!r}: {key} stands there twice")
+            given[key] = documents.scalar(value.strip())
+        name = name.strip()
+        found = self.find(kind, name)
+        fields = getattr(found, "model_fields", None)
+        known = ", ".join(inspect.signature(found).parameters if fields is None else fields) or "none"
         try:
             return found(**given)
         except ValidationError as error:
-            known = ", ".join(getattr(found, "model_fields", {})) or "none"
-            raise OptionError(f"{explain(error, f'{kind} {name}')}; its options: {known}") from None
+            raise OptionError(f"{explain(error, f'{kind} {name}', found)}; its options: {known}") from None
+        except TypeError as error:
+            raise OptionError(f"{kind} {name}: {error}; its options: {known}") from None
 
     def load(
         self,
@@ -383,21 +403,66 @@ class Zoo:
             apart = click.Group()
             try:
                 impl.function(*({"cli": apart}[argument] for argument in impl.argnames))
-                taken = sorted(set(apart.commands) & set(cli.commands))
+                taken = sorted(set(apart.commands) & set(cli.list_commands(click.Context(cli))))
                 if taken:
                     raise PluginError(f"command {taken[0]!r} exists already; choose another name")
             except (Exception, SystemExit) as error:
-                cause = f"commands: {_cause(error)}"
-                self.broken[plugin.name] = Broken(plugin.name, plugin.package, plugin.version, cause)
+                # What else it brings works, and stays.
+                name = f"{plugin.name} commands"
+                self.broken[name] = Broken(name, plugin.package, plugin.version, _cause(error))
                 continue
             for name, command in apart.commands.items():
                 cli.add_command(command, name)
 
 
-def _manager() -> pluggy.PluginManager:
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
-    return manager
+class _Installed(NamedTuple):
+    """An entry point of this group."""
+
+    name: str
+    package: str
+    version: str
+    load: Callable[[], Any]
+
+
+def _installed() -> Iterator[_Installed]:
+    """Every entry point of this group, whatever state the other packages' metadata is in."""
+    seen = set()
+    for distribution in importlib.metadata.distributions():
+        package = version = "unknown"
+        try:
+            # Most packages have none, and asking for the name of one of those means reading all that it says of itself.
+            if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
+                continue
+            about = distribution.metadata
+            package, version = about["Name"] or package, about["Version"] or version
+            points = distribution.entry_points.select(group=GROUP)
+        except Exception as error:
+            fault = error  # its own name ends with the block
+            yield _Installed(package, package, version, lambda fault=fault: _raise(fault))
+            continue
+        # The first of a name on the path is the one that Python imports.
+        normal = re.sub(r"[-_.]+", "-", package).lower()
+        if normal not in seen:
+            seen.add(normal)
+            for point in points:
+                yield _Installed(point.name, package, version, point.load)
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _folder(module: Any) -> Path:
+    """The folder of a plugin's module, or of the class that a plugin object is of."""
+    file = getattr(module, "__file__", None) or getattr(sys.modules.get(type(module).__module__), "__file__", None)
+    return Path(file).parent if file else Path()
 
 
 def _resolve(target: str | type) -> Any:
@@ -408,22 +473,18 @@ def _resolve(target: str | type) -> Any:
 
 
 def _cause(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or "no message"
+    text = printable(str(error)) or "no message"
     return text if isinstance(error, GenzooError) else f"{type(error).__name__}: {text}"
 
 
 def catalogue_path() -> Path:
     """registry.yaml: inside an installed package, or at the top of a checkout."""
-    packaged = Path(str(importlib.resources.files("genzoo"))) / "registry.yaml"
-    return packaged if packaged.exists() else packaged.parent.parent / "registry.yaml"
+    home = Path(__file__).parent
+    packaged = home / "registry.yaml"
+    return packaged if packaged.exists() else home.parent / "registry.yaml"
 
 
 @functools.cache
 def default_zoo() -> Zoo:
     """The zoo of everything that is installed, made at first use."""
     return Zoo.discover()
-
-
-def listing(names: Iterable[str]) -> str:
-    """Names for a message."""
-    return ", ".join(sorted(names)) or "none"

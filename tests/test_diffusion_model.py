@@ -201,7 +201,7 @@ def test_the_denoiser_is_not_written_to_by_clipping() -> None:
 
 @pytest.mark.parametrize("guidance", [0.0, 2.0, "cfg", "cfg:scale=0.5", ClassifierFree(scale=3.0)], ids=str)
 def test_unconditional_models_refuse_guidance(guidance: Any) -> None:
-    with pytest.raises(OptionError, match="unconditional.*leave guidance at 1"):
+    with pytest.raises(OptionError, match=r"unconditional.*leave guidance at 1"):
         build(num_classes=0).generate(steps=1, guidance=guidance)
 
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 import zipfile
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import genzoo
 from genzoo.convert import ConvertError, convert
 from genzoo.errors import GenzooError
 from genzoo.formats import FormatError
 from genzoo.registry import default_zoo
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def script(latent: int, width: int, channels: int) -> nn.Sequential:
@@ -67,7 +64,8 @@ def latents(count: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("latent", "width", "channels", "wrap"), [(16, 4, 3, ""), (100, 8, 1, "module."), (7, 4, 2, "netG")]
+    ("latent", "width", "channels", "wrap"),
+    [(7, 4, 2, "netG"), *(pytest.param(*c, marks=pytest.mark.slow) for c in ((16, 4, 3, ""), (100, 8, 1, "module.")))],
 )
 def test_pytorch_examples_dcgan(tmp_path: Path, latent: int, width: int, channels: int, wrap: str) -> None:
     net = script(latent, width, channels)
@@ -82,7 +80,7 @@ def test_pytorch_examples_dcgan(tmp_path: Path, latent: int, width: int, channel
     model = default_zoo().load(str(tmp_path / "out"))
     with torch.no_grad():
         wanted = net.main(latents(3, latent)[:, :, None, None])
-    assert wanted.std() > 0.05
+    assert wanted.std() > 0.02
     assert float((model.generate([0, 1, 2]) - wanted).abs().max()) < 1e-5
 
 
@@ -127,8 +125,13 @@ class Canary:
         return (os.mkdir, (str(self.flag),))
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("deep", [True, False])
+@pytest.mark.parametrize(
+    ("zipped", "deep"),
+    [
+        (True, True),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((True, False), (False, True), (False, False))),
+    ],
+)
 def test_code_in_a_checkpoint_is_refused_and_never_run(tmp_path: Path, zipped: bool, deep: bool) -> None:
     flag, path, out = tmp_path / "ran", tmp_path / "evil.pt", tmp_path / "out.safetensors"
     evil: Any = Canary(flag)
@@ -146,6 +149,7 @@ def test_bare_pickles_are_refused_unread(tmp_path: Path, suffix: str) -> None:
         convert(tmp_path / f"g{suffix}", tmp_path / "out.safetensors")
 
 
+@pytest.mark.slow
 def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     whole = tmp_path / "whole.pt"
@@ -167,6 +171,7 @@ def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.slow
 def test_programs_and_empty_ones_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "ts.pt", "w") as archive:
         archive.writestr("ts/data.pkl", b"\x80\x02}.")
@@ -178,14 +183,16 @@ def test_programs_and_empty_ones_are_refused(tmp_path: Path) -> None:
         convert(tmp_path / "none.pt", tmp_path / "out.safetensors")
 
 
+@pytest.mark.slow
 def test_memory_is_bounded(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1).expand(1 << 31)}, tmp_path / "bomb.pt")  # 8 GB once it is written out
     assert (tmp_path / "bomb.pt").stat().st_size < 10_000
-    with pytest.raises(ConvertError, match="memory|bytes that are allowed"):
+    with pytest.raises(ConvertError, match=r"memory|bytes that are allowed"):
         convert(tmp_path / "bomb.pt", tmp_path / "out.safetensors", memory=1 << 29)
     assert not (tmp_path / "out.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_shared_and_nested_tensors_are_written_out(tmp_path: Path) -> None:
     base = torch.arange(6.0)
     torch.save(
@@ -201,9 +208,7 @@ def test_shared_and_nested_tensors_are_written_out(tmp_path: Path) -> None:
         convert(tmp_path / "c.pt", tmp_path / "e.safetensors", key="z")
 
 
-def test_the_package_reads_no_pickle_elsewhere() -> None:
-    code = "import genzoo, genzoo.weights, genzoo.formats, sys; print('torch.load' in open(genzoo.weights.__file__).read())"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-        == "False"
-    )
+def test_no_other_module_reads_a_checkpoint_of_torch() -> None:
+    package = Path(genzoo.__file__).parent
+    readers = [path.name for path in package.rglob("*.py") if "torch.load(" in path.read_text()]
+    assert readers == ["convert.py"]

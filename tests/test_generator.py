@@ -328,9 +328,14 @@ def test_modes_are_restored_between_two_steps_and_after_an_error(toy: Toy) -> No
 def test_evaluating_keeps_each_modules_own_mode() -> None:
     net = nn.Sequential(nn.Dropout(), nn.BatchNorm2d(2), nn.Sequential(nn.Dropout())).train()
     net[1].eval()
-    with pytest.raises(KeyError), evaluating(net):
-        assert not any(m.training for m in net.modules())
-        raise KeyError
+
+    def fail() -> None:
+        with evaluating(net):
+            assert not any(m.training for m in net.modules())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert [m.training for m in net.modules()] == [True, True, False, True, True]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from genzoo.errors import OptionError
-from genzoo.schedule import DiscreteSchedule, ScheduleConfig, betas_of, zero_terminal_snr
+from genzoo.schedule import DiscreteSchedule, FlowSchedule, ScheduleConfig, betas_of, zero_terminal_snr
 
 NAMES = {"linear": "linear", "scaled-linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
 
@@ -129,6 +129,14 @@ def test_zero_terminal_snr_is_diffusers_in_float64(kind: Any) -> None:
     assert float(table[0]) == pytest.approx(float(plain[0]), rel=1e-14)
 
 
+def test_listed_betas_are_diffusers() -> None:
+    betas = [0.01, 0.3, 0.02, 0.9]
+    config = ScheduleConfig(kind="listed", steps=4, betas=betas)
+    expected = DDPMScheduler(4, trained_betas=betas).alphas_cumprod.double()
+    torch.testing.assert_close(config.table, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(betas_of(config.table), torch.tensor(betas, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
 # -- times -----------------------------------------------------------------------------------------------------------
 
 
@@ -170,6 +178,25 @@ def test_levels_between_whole_times(config: ScheduleConfig, share: list[float]) 
     low, high = schedule.levels(times.floor()), schedule.levels(times.ceil())
     assert bool(((high[0] - 1e-15 <= alpha) & (alpha <= low[0] + 1e-15)).all())
     assert bool(((low[1] - 1e-15 <= sigma) & (sigma <= high[1] + 1e-15)).all())
+
+
+@given(config=st.sampled_from(CONFIGS), share=st.floats(0.001, 0.999))
+@settings(max_examples=100, deadline=None)
+def test_a_time_is_found_again_by_its_log_snr(config: ScheduleConfig, share: float) -> None:
+    schedule = config.build()
+    alpha, sigma = schedule.levels(torch.tensor([share * config.steps], dtype=torch.float64))
+    (found,) = schedule.times_of_log_snr((alpha / sigma).log())
+    assert float(found) == pytest.approx(share * config.steps, rel=1e-9, abs=1e-9)
+
+
+def test_the_straight_line_of_flow_matching() -> None:
+    schedule = FlowSchedule(1000)
+    assert schedule.level(0) == (1.0, 0.0)
+    assert schedule.level(250) == (0.75, 0.25)
+    assert schedule.level(1000) == (0.0, 1.0)
+    assert schedule.timestep(250.0) == 250
+    with pytest.raises(OptionError, match="outside"):
+        schedule.level(1001)
 
 
 def test_levels_keep_the_shape_of_the_times() -> None:
@@ -221,7 +248,9 @@ def test_tables_that_do_not_fall_are_refused(abar: Any) -> None:
         ({"beta_start": math.nan}, "beta_start"),
         ({"beta_start": 0.03}, "beta_start 0.03 is above beta_end 0.02"),
         ({"steps": 1, "zero_terminal_snr": True}, "at least 2 steps"),
-        ({"betas": [0.1]}, "betas"),
+        ({"betas": [0.1]}, "betas has 1 numbers"),
+        ({"kind": "listed", "steps": 2, "betas": [0.1]}, "betas has 1 numbers; kind 'listed' needs 2"),
+        ({"kind": "listed", "steps": 1, "betas": [1.0]}, "betas"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], key: str) -> None:

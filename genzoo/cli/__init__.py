@@ -2,30 +2,68 @@
 
 from __future__ import annotations
 
-import difflib
+import copy
+import gc
+import importlib
+import signal
 import sys
 from typing import Any
 
 import click
 
-from genzoo.cli import catalogue, compare, generate, reference, train
-from genzoo.errors import GenzooError
-from genzoo.registry import default_zoo
+from genzoo.errors import GenzooError, nearest, printable
+
+#: Command -> the module of this package that holds it, among its ``COMMANDS``; imported when it is asked for.
+COMMANDS = {
+    "list": "catalogue",
+    "show": "catalogue",
+    "plugins": "catalogue",
+    "generate": "generate",
+    "compare": "compare",
+    "report": "compare",
+    "train": "train",
+    "reference": "reference",
+    "pull": "hub",
+    "push": "hub",
+    "convert": "hub",
+    "export": "hub",
+    "verify": "hub",
+    "cache": "hub",
+}
 
 #: As shells do: 128 and the number of the signal.
 INTERRUPTED = 130
+TERMINATED = 143
+
+#: For what a user can mend, and for a fault of the program or of a plugin.
+MISTAKE = 2
+FAULT = 1
+
+
+class Terminated(BaseException):
+    """Somebody asked the program to end; no Exception, so that nothing on the way takes it for a plugin's fault."""
 
 
 class Commands(click.Group):
-    """A group that suggests the nearest command for a misspelt one."""
+    """A group that imports a command at its first use, and suggests the nearest for a misspelt one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*COMMANDS, *super().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module = importlib.import_module(f"genzoo.cli.{COMMANDS[cmd_name]}")
+        found: click.Command = next(command for command in module.COMMANDS if command.name == cmd_name)
+        return found
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0] if args else ""
-        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
-            close = difflib.get_close_matches(name, self.list_commands(ctx), n=1, cutoff=0.4)
-            advice = f"did you mean 'genzoo {close[0]}'?" if close else "see genzoo --help"
+        if name and not name.startswith("-") and name not in self.list_commands(ctx):
+            close = nearest(name, self.list_commands(ctx), cutoff=0.4)
+            advice = f"did you mean 'genzoo {close}'?" if close else "see genzoo --help"
             raise GenzooError(f"no command named {name!r}; {advice}")
         return super().resolve_command(ctx, args)
 
@@ -40,47 +78,77 @@ def cli(debug: bool) -> None:
     """
 
 
-for _module in (catalogue, generate, compare, train, reference):
-    for _command in _module.COMMANDS:
-        cli.add_command(_command)
-
-
 def main(argv: list[str] | None = None) -> None:
-    """The program. Exits with 0, with 2 for what the user can mend, or with 130 when interrupted."""
-    arguments = sys.argv[1:] if argv is None else argv
-    sys.exit(run(arguments))
+    """The program. Exits with 0, with 2 for what the user can mend, or with 128 and a signal's number."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def _terminate(number: int, frame: Any) -> None:
+    # As an exception, so that what is half done is cleared away on the way out.
+    raise Terminated
 
 
 def run(arguments: list[str]) -> int:
     """The program without the exit: the exit code."""
+    debug = "--debug" in arguments
     try:
-        default_zoo().extend_cli(cli)
-        outcome: Any = cli.main(arguments, prog_name="genzoo", standalone_mode=False)
+        program = _program()
+        given = [argument for argument in arguments if argument != "--debug"]
+        outcome: Any = program.main(given, prog_name="genzoo", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except (KeyboardInterrupt, click.Abort):
         click.echo("genzoo: interrupted", err=True)
         return INTERRUPTED
+    except Terminated:
+        click.echo("genzoo: terminated", err=True)
+        return TERMINATED
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "see genzoo --help")
         return 0
-    except (GenzooError, click.ClickException, OSError, MemoryError) as error:
-        if "--debug" in arguments:
-            raise
+    except Exception as error:
+        if debug:
+            sys.excepthook(type(error), error, error.__traceback__)
         click.echo(f"genzoo: {one_line(error)}", err=True)
-        return 2
+        known = isinstance(error, GenzooError | click.ClickException | OSError) or out_of_memory(error)
+        return MISTAKE if known else FAULT
 
 
-def one_line(error: BaseException) -> str:
+def _program() -> Commands:
+    """The commands of genzoo and of its plugins."""
+    # What is made here stays: looking through it for garbage again and again would be a tenth of the start.
+    gc.disable()
+    try:
+        from genzoo.registry import default_zoo
+
+        # A copy, because plugins add to it.
+        program = copy.copy(cli)
+        program.commands = dict(cli.commands)
+        default_zoo().extend_cli(program)
+        gc.freeze()
+    finally:
+        gc.enable()
+    return program
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; torch says so on the CPU by a bare RuntimeError."""
+    text = str(error).lower() if isinstance(error, RuntimeError) else ""
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def one_line(error: Exception) -> str:
     """An error's message on one line, with what to type next."""
+    if isinstance(error, GenzooError):
+        return printable(str(error))
     if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx else "genzoo"
-        text = error.format_message().rstrip(".")
-        return " ".join(f"{text}; see {path} --help".split())
+        return printable(f"{error.format_message().rstrip('.')}; see {path} --help")
     if isinstance(error, click.ClickException):
-        return " ".join(error.format_message().split())
-    if isinstance(error, MemoryError):
+        return printable(error.format_message())
+    if out_of_memory(error):
         return "out of memory; try a smaller --batch"
-    if isinstance(error, OSError) and not isinstance(error, GenzooError):
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}; check the path, its rights and the free space"
-    return " ".join(str(error).split())
+        return printable(f"{where}{error.strerror or error}; check the path, its rights and the free space")
+    return printable(f"{type(error).__name__}: {error}: a fault of the program or of a plugin; add --debug for where")

@@ -93,7 +93,7 @@ def plugins(as_json: bool) -> None:
             {"name": p.name, "package": p.package, "version": p.version, "brings": [list(item) for item in p.brings]}
             for p in zoo.plugins.values()
         ]
-        skipped = [vars(b) for b in zoo.broken.values()]
+        skipped = [b._asdict() for b in zoo.broken.values()]
         click.echo(json.dumps({"plugins": working, "broken": skipped}, indent=1))
         return
     for plugin in zoo.plugins.values():

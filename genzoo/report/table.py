@@ -255,7 +255,7 @@ def _overlap(a: Cell, b: Cell) -> bool:
     return a.low <= b.high and b.low <= a.high
 
 
-_UNSAFE = re.compile(r"([\\`*_{}\[\]<>()#+!|~])")
+_UNSAFE = re.compile(r"([\\`*_{}\[\]()#+!|~])")
 
 
 def inert(text: str) -> str:
@@ -266,7 +266,9 @@ def inert(text: str) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is."""
-    return _UNSAFE.sub(r"\\\1", inert(text)).replace("&", "&amp;").replace("://", ":&#47;&#47;")
+    entities = inert(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # A bare address would become a link by itself.
+    return _UNSAFE.sub(r"\\\1", entities).replace("://", ":&#47;&#47;")
 
 
 def terminal(results: Results, sort: str | None = None) -> str:
@@ -308,7 +310,7 @@ def markdown(results: Results) -> str:
         "",
         *(f"- {escape_markdown(line)}" for line in verdicts(results)),
         "",
-        f"Made {escape_markdown(results.made)} by `{inert(results.command).replace('`', chr(39))}` on "
+        f"Made {escape_markdown(results.made)} by {escape_markdown(results.command)} on "
         f"{escape_markdown(results.environment.processor)}, {results.environment.threads} threads, "
         + ", ".join(f"{escape_markdown(k)} {escape_markdown(v)}" for k, v in results.environment.versions.items())
         + ".",

@@ -148,10 +148,12 @@ class Diffusion(Generator):
         null = {"class_labels": torch.full_like(wanted, self.num_classes)} if self.config.null_class else None
         return {"class_labels": wanted}, null
 
-    def guided(self, options: DiffusionOptions, grid: Grid) -> Denoise:
+    def guided(self, options: DiffusionOptions, grid: Grid | None = None) -> Denoise:
         """(x_t, t) -> x_0 with condition, guidance and clipping inside, for a walk over ``grid``."""
         condition, null = self.conditions(options.labels)  # type: ignore[arg-type]
-        guidance, clip = self.guidance(options).over(grid), self.config.clip
+        guidance, clip = self.guidance(options), self.config.clip
+        if grid is not None:
+            guidance = guidance.over(grid)
         denoise = guidance(self.denoiser, condition, null)
         # A scheduler that clips by itself needs x_0 as the network gave it.
         if clip is None or guidance.clips or getattr(self.scheduler(options), "clip", None) is not None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from genzoo.cards import Card
 from genzoo.errors import CardError
+from genzoo.files import write_whole
 from genzoo.formats import Files, Format, FormatError, card_name, licence
-from genzoo.tensors import Tensors
+from genzoo.publish import readme
+from genzoo.tensors import Tensors, write
+
+#: The version of the library whose files are written.
+VERSION = "0.35.0"
 
 WEIGHTS = "diffusion_pytorch_model"
 NETWORK = "denoiser.network."
@@ -79,6 +86,75 @@ class DiffusersUNet(Format):
         sampling = read_scheduler(files.json(layout.scheduler), f"{files.source}: {layout.scheduler}")
         tensors = load_tensors(files, layout.folder)
         return make_card(files, files.json(layout.config), sampling, tensors.metadata), modern(tensors)
+
+    def write(self, card: Card, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+        network, scheduler = network_file(card), scheduler_file(card)
+        unet = {name.removeprefix(NETWORK): tensor for name, tensor in tensors.items() if name.startswith(NETWORK)}
+        if len(unet) < len(tensors):
+            raise FormatError(f"{card.name}: it holds more than a U-Net, which this layout has no place for")
+        words = {"format": "pt"}
+        if card.config.get("num_classes") and card.config.get("null_class", True):
+            words["genzoo.null_class"] = "true"
+        kind = str(scheduler["_class_name"])
+        index = {
+            "_class_name": "DDIMPipeline" if kind.startswith("DDIM") else "DDPMPipeline",
+            "_diffusers_version": VERSION,
+            "scheduler": ["diffusers", kind],
+            "unet": ["diffusers", "UNet2DModel"],
+        }
+        write(folder / "unet" / f"{WEIGHTS}.safetensors", unet, words)
+        for name, data in (
+            ("unet/config.json", network),
+            ("scheduler/scheduler_config.json", scheduler),
+            ("model_index.json", index),
+        ):
+            write_whole(folder / name, json.dumps(data, indent=2) + "\n")
+        write_whole(folder / "README.md", readme(card, "diffusers"))
+
+
+def network_file(card: Card) -> dict[str, Any]:
+    """unet/config.json of a card."""
+    network = dict(card.config.get("network") or {})
+    if card.generator != "diffusion" or network.pop("kind", "unet") != "unet":
+        raise FormatError(f"{card.name}: only diffusion models with the U-Net of DDPM have a place in this layout")
+    if card.config.get("patch", 1) != 1:
+        raise FormatError(f"{card.name}: patch={card.config['patch']} folds its pixels, which this layout cannot say")
+    return {"_class_name": "UNet2DModel", "_diffusers_version": VERSION, **network}
+
+
+def scheduler_file(card: Card) -> dict[str, Any]:
+    """scheduler_config.json of a card: its schedule, and the scheduler among its options."""
+    name, _, rest = str(card.options.get("scheduler", "ddim")).partition(":")
+    given = dict(part.partition("=")[::2] for part in rest.split(",") if part)
+    if name not in ("ddim", "ddpm"):
+        raise FormatError(f"{card.name}: its scheduler {name!r} is not written in this layout; ddim and ddpm are")
+    schedule, clip = card.config.get("schedule") or {}, card.config.get("clip", 1.0)
+    words = {ours: theirs for theirs, ours in KINDS.items()}
+    kind = schedule.get("kind", "linear")
+    out: dict[str, Any] = {
+        "_class_name": "DDIMScheduler" if name == "ddim" else "DDPMScheduler",
+        "_diffusers_version": VERSION,
+        "num_train_timesteps": schedule.get("steps", 1000),
+        "beta_start": schedule.get("beta_start", 1e-4),
+        "beta_end": schedule.get("beta_end", 0.02),
+        "beta_schedule": words.get(kind, "linear"),
+        "trained_betas": schedule["betas"] if kind == "listed" else None,
+        "rescale_betas_zero_snr": schedule.get("zero_terminal_snr", False),
+        "prediction_type": {ours: theirs for theirs, ours in PREDICTIONS.items()}[card.config.get("prediction", "eps")],
+        "timestep_spacing": given.pop("spacing", "leading"),
+        "steps_offset": int(given.pop("offset", 0)),
+        "thresholding": False,
+    }
+    clip = float(given.pop("clip", clip)) if clip is not None or "clip" in given else None
+    out |= {"clip_sample": clip is not None, "clip_sample_range": clip if clip is not None else 1.0}
+    if name == "ddim":
+        given.pop("eta", None)  # an argument of the pipeline, there
+        out["set_alpha_to_one"] = given.pop("end", "0") == "0"
+    else:
+        out["variance_type"] = {"small": "fixed_small", "large": "fixed_large"}[given.pop("variance", "small")]
+    if given:
+        raise FormatError(f"{card.name}: {', '.join(given)}: an option of {name} that this layout cannot say")
+    return out
 
 
 @dataclass

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from torch import Tensor
 
 from genzoo.cards import Card
 from genzoo.documents import load
 from genzoo.errors import CardError, explain
+from genzoo.files import write_whole
 from genzoo.formats import Files, Format, FormatError, parse_json
-from genzoo.tensors import Tensors, read
+from genzoo.publish import readme
+from genzoo.tensors import Tensors, read, write
 
 #: The version of the layout that is written and read.
 VERSION = 1
@@ -56,6 +61,22 @@ class Own(Format):
         if card.weights.file not in files:
             raise FormatError(f"{files.source}: {card.weights.file} is missing; fetch the model again")
         return card, read(files.path(card.weights.file), card.weights)
+
+    def write(self, card: Card, tensors: Mapping[str, Tensor], folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        words = {"format": "pt"}
+        if tensors:
+            # The card inside cannot pin the file that it is in.
+            bare = card.model_copy(update={"weights": None})
+            words["genzoo.card"] = json.dumps(_data(bare), sort_keys=True)
+            card = card.model_copy(update={"weights": write(folder / "model.safetensors", tensors, words)})
+        config = {"library_name": "genzoo", "version": VERSION, "card": _data(card)}
+        write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
+        write_whole(folder / "README.md", readme(card))
+
+
+def _data(card: Card) -> Any:
+    return card.model_dump(mode="json", exclude_defaults=True)
 
 
 def _card(data: Any, where: str) -> Card:

@@ -16,7 +16,7 @@ from genzoo_plugins.guidance.filters import Filter, Interval
 
 
 def _made(given: Any) -> Any:
-    """Guidances from "apg:scale=3;eta=0.5 + interval:low=0.2;high=5": commas are taken, so semicolons stand for them."""
+    """Guidances from "apg:scale=3;eta=0.5 + interval:low=0.2;high=5": semicolons stand for commas, which are taken."""
     if not isinstance(given, str):
         return given
     try:
@@ -39,7 +39,7 @@ class Chain(Guidance):
         for part in self.parts[1:]:
             if not isinstance(part, Filter):
                 raise ValueError(
-                    f"{type(part).__name__} can only come first; autoguidance, classifier, interval and threshold can follow"
+                    f"{type(part).__name__} can only come first; interval, threshold, autoguidance, classifier follow"
                 )
             if isinstance(part, Interval) and part.scale is not None:
                 raise ValueError("in a chain the part before interval has the scale; leave interval's out")

@@ -1,6 +1,6 @@
 """Guidance by contrast: what the model makes of a condition, moved away from what it makes of another or of none.
 
-All act on x_0, which is affine in eps, v and the velocity at a given x_t and t; where a method is not affine, it says in
+All act on x_0, which is affine in eps, v and the velocity at a given x_t and t; a method that is not affine says in
 which of them it acts.
 """
 
@@ -125,9 +125,9 @@ class Rescaled(Contrast):
 class Projected(Contrast):
     """Adaptive projected guidance (Sadat et al. 2024, algorithm 1).
 
-    x_0 = D_c + (scale - 1) (d_orthogonal + eta d_parallel), where d = D_c - D_null plus ``momentum`` times the d before,
-    shortened to ``norm``, is split along D_c per sample. With eta 1, no momentum and no norm it is classifier-free
-    guidance. The d before is that of the evaluation before, in this walk.
+    x_0 = D_c + (scale - 1) (d_orthogonal + eta d_parallel), where d = D_c - D_null plus ``momentum`` times the d of the
+    walk's evaluation before, shortened to ``norm``, is split along D_c per sample. With eta 1, no momentum and no norm
+    it is classifier-free guidance.
     """
 
     eta: Annotated[float, Field(ge=-10, le=10, description="share of the part along the prediction")] = 0.0
@@ -210,11 +210,11 @@ class ZeroStar(_Walked):
 
 
 class PlusPlus(_Walked):
-    """CFG++ (Chung et al. 2024, algorithm 2): x_0 is guided, and noised again with the unconditional eps.
+    """CFG++ (Chung et al. 2024): x_0 is guided, and noised again with the unconditional eps.
 
-    x' = alpha' x_0 + sigma' eps_null with x_0 = D_null + scale (D_c - D_null) and scale in [0, 1]. The x_0 that leads a
-    first-order solver there is (alpha' x_0 - r D_null) / (alpha' - r), r = alpha sigma' / sigma, which is what is returned:
-    exact for ddim and euler; with other solvers the same guidance strength goes into their own step. x_0 is clamped
+    x' = alpha' x_0 + sigma' eps_null with x_0 = D_null + scale (D_c - D_null) and scale in [0, 1]. What is returned is
+    the x_0 that leads a first-order solver there, (alpha' x_0 - r D_null) / (alpha' - r) with r = alpha sigma' / sigma:
+    exact for ddim and euler; with other solvers the same strength of guidance goes into their own step. x_0 is clamped
     before it is noised, not after, for what is returned lies outside the data's range in small steps.
     """
 

@@ -55,9 +55,8 @@ class Interval(Filter):
     ) = None
 
     def inside(self, level: Level) -> bool:
-        """Whether a level is guided; pure noise is where ``high`` is not set."""
-        place = level.sigma / level.alpha if level.alpha > 0 else 1e9
-        return self.low < place <= self.high or (self.high == 1e9 and place > 1e9)
+        """Whether a level is guided; pure noise is, where ``high`` is not set."""
+        return self.low < min(level.sigma / max(level.alpha, 1e-12), 1e9) <= self.high
 
     def after(self, denoise: Denoise, denoiser: Denoiser, condition: Condition, null: Condition | None) -> Denoise:
         def limited(x: Tensor, t: float) -> Tensor:
@@ -122,7 +121,7 @@ def weaker(name: str, device: str, dtype: torch.dtype) -> Denoiser:
 
 
 class Auto(Filter):
-    """Autoguidance (Karras et al. 2024, eq. 3): away from a weaker model with the same condition.
+    """Autoguidance (Karras et al. 2024): away from a weaker model with the same condition.
 
     x_0 = W + scale (D - W), W being the x_0 of the card ``model``, which must know the same classes, shape and noise
     schedule. Its evaluation is counted in full, whatever its size.
@@ -164,10 +163,10 @@ class Auto(Filter):
 class Classifier(Filter):
     """Classifier guidance by a registered extractor that has an opinion of the class, through x_0.
 
-    Dhariwal & Nichol 2021 (eq. 14) add the gradient of log p(y | x_t). Here p(y | x_t) is p(y | x_0 = D(x_t)), as no
+    Dhariwal & Nichol 2021 add the gradient of log p(y | x_t). Here p(y | x_t) is p(y | x_0 = D(x_t)), as no
     classifier of noisy images is needed for it; with Cov[x_0 | x_t] taken as r^2 I, r^2 = sigma^2 / (alpha^2 + sigma^2)
-    (Song et al. 2023, section 3), that is x_0 + scale r^2 grad_x0 log p(y | x_0). The network is not differentiated and
-    not evaluated again.
+    (Song et al. 2023, pseudo-inverse guidance), that is x_0 + scale r^2 grad_x0 log p(y | x_0). The network is not
+    differentiated and not evaluated again.
     """
 
     extractor: Annotated[str, Field(min_length=1, max_length=200, description="a registered extractor")]

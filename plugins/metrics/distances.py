@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, ClassVar
 
 import torch
@@ -84,7 +85,10 @@ class Kernel(Distance):
         total = 0.0
         for i in range(blocks):
             rows = slice(i * size, (i + 1) * size)
-            metric = KernelInceptionDistance(feature=_AsIs(fake.shape[1]), subsets=1, subset_size=size)
+            with warnings.catch_warnings():
+                # "Will save all features in a buffer": a block of them, and for a moment.
+                warnings.filterwarnings("ignore", message=".*extracted features in buffer", category=UserWarning)
+                metric = KernelInceptionDistance(feature=_AsIs(fake.shape[1]), subsets=1, subset_size=size)
             metric.update(real[rows].double(), real=True)
             metric.update(fake[rows].double(), real=False)
             # It shuffles the whole block before using all of it: no effect on the value, but on the global stream.

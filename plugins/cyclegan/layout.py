@@ -1,0 +1,93 @@
+"""Checkpoints of junyanz/pytorch-CycleGAN-and-pix2pix, once converted: sizes follow from names and shapes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from genzoo.cards import Card
+from genzoo.formats import Files, Format, FormatError, card_name, licence
+from genzoo.tensors import Header, Slot, Tensors
+
+PAPER = "Unpaired image-to-image translation using cycle-consistent adversarial networks, arXiv:1703.10593"
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+class Junyanz(Format):
+    """``latest_net_G.pth``: a resnet of any number of blocks, or a U-Net of 5 to 10 halvings."""
+
+    def detect(self, files: Files) -> str | None:
+        found = [name for name in files.names if name.endswith(".safetensors")]
+        if len(found) != 1:
+            return "no single safetensors file"
+        slots = _slots(files.header(found[0]))
+        first = slots.get("model.1.weight")
+        if first is not None and len(first.shape) == 4 and first.shape[2:] == (7, 7):
+            return None
+        if "model.model.0.weight" in slots and "model.model.3.weight" in slots:
+            return None
+        return "no model.1.weight of 7x7 pixels, and no model.model.0.weight"
+
+    def read(self, files: Files) -> tuple[Card, Tensors]:
+        name = next(name for name in files.names if name.endswith(".safetensors"))
+        slots = _slots(files.header(name))
+        try:
+            config = _resnet(slots) if "model.1.weight" in slots else _unet(slots)
+        except (KeyError, IndexError) as error:
+            raise FormatError(f"{files.source}: {error} is missing: no whole generator of CycleGAN") from None
+        instance = config["norm"] == "instance"
+        # Old files carry statistics of instance norms, which never used them.
+        kept = [n for n in slots if not (instance and n.endswith(STATISTICS))]
+        tensors = files.tensors(name)
+        prefix = _prefix(tensors)
+        card = Card(
+            name=card_name("cyclegan", files.title),
+            summary=f"An image translator, from {files.source}"[:400],
+            generator="cyclegan",
+            shape=(config["out_channels"], config["image_size"], config["image_size"]),
+            config=config,
+            licence=licence(files),
+            paper=PAPER,
+        )
+        return card, tensors.renamed({prefix + n: f"network.{n}" for n in kept})
+
+
+def _prefix(names: Mapping[str, Any]) -> str:
+    return "module." if names and all(name.startswith("module.") for name in names) else ""
+
+
+def _slots(header: Header) -> dict[str, Slot]:
+    prefix = _prefix(header.slots)
+    return {name.removeprefix(prefix): slot for name, slot in header.slots.items()}
+
+
+def _resnet(slots: Mapping[str, Slot]) -> dict[str, Any]:
+    blocks = {int(found[1]) for name in slots if (found := re.match(r"model\.(\d+)\.conv_block\.", name))}
+    last = max(int(found[1]) for name in slots if (found := re.match(r"model\.(\d+)\.", name)))
+    width, channels = slots["model.1.weight"].shape[:2]
+    return {
+        "network": "resnet",
+        "depth": len(blocks),
+        "width": width,
+        "in_channels": channels,
+        "out_channels": slots[f"model.{last}.weight"].shape[0],
+        "norm": "batch" if "model.2.weight" in slots else "instance",
+        "dropout": any(name.endswith("conv_block.6.weight") and len(s.shape) == 4 for name, s in slots.items()),
+        "image_size": 256,
+    }
+
+
+def _unet(slots: Mapping[str, Slot]) -> dict[str, Any]:
+    # One "model" more in a name is one level further down.
+    depth = max(name.count("model.") for name in slots) - 1
+    width, channels = slots["model.model.0.weight"].shape[:2]
+    return {
+        "network": "unet",
+        "depth": depth,
+        "width": width,
+        "in_channels": channels,
+        "out_channels": slots["model.model.3.weight"].shape[1],
+        "norm": "batch" if "model.model.1.model.2.weight" in slots else "instance",
+        "image_size": 1 << depth,
+    }

@@ -1,0 +1,175 @@
+"""Grids against diffusers and SciPy, and the schedule's inverse that they rest on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from genzoo.errors import OptionError
+from genzoo.grids import Spacing, beta_distribution, beta_quantiles, spaced_times, times
+from genzoo.registry import default_zoo
+from genzoo.schedule import FlowSchedule, NoiseSchedule, ScheduleConfig
+from genzoo.scheduler import Grid, Level
+from genzoo_plugins.solvers.euler import Euler
+from genzoo_plugins.solvers.multistep import LMS
+
+#: diffusers hands tensors to numpy in a way that numpy will not take for ever.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_(_|wrap__) :DeprecationWarning")
+
+SPACINGS: list[Spacing] = ["uniform", "karras", "exponential", "log-snr", "beta"]
+SCHEDULES: dict[str, NoiseSchedule] = {
+    "linear": ScheduleConfig().build(),
+    "cosine": ScheduleConfig(kind="cosine").build(),
+    "endless": ScheduleConfig(zero_terminal_snr=True).build(),
+    "short": ScheduleConfig(steps=20, beta_start=0.01, beta_end=0.5).build(),
+    "flow": FlowSchedule(),
+}
+LINEAR = SCHEDULES["linear"]
+
+
+@given(data=st.data(), name=st.sampled_from(sorted(SCHEDULES)), spacing=st.sampled_from(SPACINGS))
+@settings(max_examples=150, deadline=None)
+def test_grids_fall_strictly_from_the_noise_to_clean_data(data: Any, name: str, spacing: Spacing) -> None:
+    schedule = SCHEDULES[name]
+    steps = data.draw(st.integers(1, min(schedule.length, 100)))
+    found = times(schedule, steps, spacing, rho=data.draw(st.floats(1, 20)), shift=data.draw(st.floats(0.2, 8)))
+    assert len(found) == steps + 1
+    assert found[0] == schedule.length
+    assert found[-1] == 0
+    Grid.of(schedule, found)  # refuses what does not fall strictly
+    if steps > 1 and spacing != "uniform":
+        assert found[-2] == 1
+
+
+@pytest.mark.parametrize("name", [*SCHEDULES])
+def test_times_of_log_snr_is_the_inverse(name: str) -> None:
+    schedule = SCHEDULES[name]
+    at = torch.linspace(0.01, schedule.length - 0.01, 500, dtype=torch.float64)
+    alpha, sigma = schedule.levels(at)
+    for inverse in (schedule.times_of_log_snr, lambda x: NoiseSchedule.times_of_log_snr(schedule, x)):
+        torch.testing.assert_close(inverse(torch.log(alpha / sigma)), at, rtol=1e-9, atol=1e-7)
+    ends = schedule.times_of_log_snr(torch.tensor([1e3, -1e3], dtype=torch.float64))
+    assert ends.tolist() == pytest.approx([0, schedule.length], abs=1e-9)
+
+
+def their_sigmas(name: str, steps: int, **given: Any) -> Any:
+    theirs = getattr(diffusers, name)(**given)
+    theirs.set_timesteps(steps)
+    return theirs.sigmas[:-1].double()
+
+
+@pytest.mark.parametrize("steps", [2, 5, 10, 50])
+@pytest.mark.parametrize(
+    ("spacing", "key"), [("karras", "use_karras_sigmas"), ("exponential", "use_exponential_sigmas")]
+)
+def test_ramps_are_diffusers(steps: int, spacing: Spacing, key: str) -> None:
+    """Their levels come from a float32 table, whose first entry is off by 5e-4."""
+    theirs = their_sigmas("DPMSolverMultistepScheduler", steps, **{key: True})
+    alpha, sigma = LINEAR.levels(torch.tensor(times(LINEAR, steps, spacing)[:-1], dtype=torch.float64))
+    torch.testing.assert_close(sigma / alpha, theirs, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("rho", [1.0, 3.0, 7.0])
+def test_karras_is_the_papers_formula(rho: float) -> None:
+    """Karras et al. 2022, eq. 5, to rounding."""
+    alpha, sigma = LINEAR.levels(torch.tensor([1000.0, 1.0], dtype=torch.float64))
+    high, low = (sigma / alpha).tolist()
+    expected = [(high ** (1 / rho) + i / 11 * (low ** (1 / rho) - high ** (1 / rho))) ** rho for i in range(12)]
+    alpha, sigma = LINEAR.levels(torch.tensor(times(LINEAR, 12, "karras", rho=rho)[:-1], dtype=torch.float64))
+    assert (sigma / alpha).tolist() == pytest.approx(expected, rel=1e-9)
+
+
+def test_exponential_and_log_snr_are_one_grid_even_in_log_snr() -> None:
+    found = times(LINEAR, 9, "log-snr")
+    assert found == times(LINEAR, 9, "exponential")
+    rises = np.diff([Level(t, *LINEAR.level(t)).log_snr for t in found[:-1]])
+    assert rises == pytest.approx(np.full(8, rises[0]), rel=1e-9)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.6, 0.6), (1.0, 1.0), (0.5, 2.0), (3.0, 1.5)])
+def test_beta_is_scipy(a: float, b: float) -> None:
+    x = np.linspace(0, 1, 201)
+    expected = scipy.stats.beta(a, b)
+    assert beta_distribution(torch.tensor(x), a, b).numpy() == pytest.approx(expected.cdf(x), abs=1e-12)
+    assert beta_quantiles(x.tolist(), a, b) == pytest.approx(expected.ppf(x), abs=1e-9)
+
+
+def test_beta_is_even_under_the_distribution_of_times() -> None:
+    """In time, as in the paper; diffusers spreads sigma / alpha itself, half of it above half the largest."""
+    found = np.array(times(LINEAR, 11, "beta")[:-1])
+    assert scipy.stats.beta(0.6, 0.6).cdf((found - 1) / 999) == pytest.approx(np.linspace(1, 0, 11), abs=1e-9)
+    theirs = their_sigmas("EulerDiscreteScheduler", 11, use_beta_sigmas=True)
+    assert int((theirs > theirs.max() / 2).sum()) == 6
+
+
+def test_uniform_is_shifted_as_in_flow_matching() -> None:
+    assert times(FlowSchedule(), 4, "uniform") == [1000, 750, 500, 250, 0]
+    shifted = times(FlowSchedule(), 4, "uniform", shift=3.0)
+    assert shifted == pytest.approx([1000, 900, 750, 500, 0])
+
+
+def test_pure_noise_is_the_first_time_and_no_end_of_a_ramp() -> None:
+    found = times(SCHEDULES["endless"], 6, "karras")
+    assert found[0] == 1000
+    assert found[1] < 999
+    assert times(SCHEDULES["endless"], 1, "karras") == [1000, 0]
+
+
+def test_listed_times_are_used_as_they_are() -> None:
+    listed = (1000.0, 851.0, 737.5, 25.0)
+    assert Euler(times=listed).grid(LINEAR, 4).times == (*listed, 0.0)
+    assert Euler(times=(*listed, 0.0)).grid(LINEAR, 4).times == (*listed, 0.0)
+    assert default_zoo().make("scheduler", "euler:times=1000/851/737.5/25") == Euler(times=listed)
+    assert default_zoo().make("scheduler", "euler:times=900").grid(LINEAR, 1).times == (900.0, 0.0)
+    for bad, steps, words in (
+        (listed, 5, "say steps=4"), ((1001.0,), 1, "1000"), ((5.0, 7.0), 2, "strictly"), ((0.0,), 1, "noisiest"),
+    ):  # fmt: skip
+        with pytest.raises(OptionError, match=words):
+            Euler(times=bad).grid(LINEAR, steps)
+    with pytest.raises(OptionError, match="1000/851/737"):
+        default_zoo().make("scheduler", "euler:times=9;8")
+
+
+@pytest.mark.parametrize("steps", [0, 1001])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_steps_out_of_range_say_the_range(steps: int, spacing: Spacing) -> None:
+    with pytest.raises(OptionError, match="give 1 to 1000"):
+        times(LINEAR, steps, spacing)
+
+
+def test_whole_times_are_whole() -> None:
+    assert times(LINEAR, 10, "trailing") == spaced_times(10, 1000, "trailing")
+    with pytest.raises(OptionError, match="no whole times"):
+        spaced_times(10, 1000, "karras")
+    with pytest.raises(ValidationError):
+        LMS(spacing="even")  # type: ignore[arg-type]
+
+
+def test_levels_between() -> None:
+    grid = Euler().grid(LINEAR, 5)
+    assert grid.at(437.25) == Level(437.25, *LINEAR.level(437.25))
+    level = grid.at_log_snr(0.3)
+    assert level.log_snr == pytest.approx(0.3, abs=1e-12)
+    assert grid.timestep(5.0) == 4.0
+    assert (Level(0, 1.0, 0.0).log_snr, Level(1, 0.0, 1.0).log_snr) == (math.inf, -math.inf)
+    with pytest.raises(OptionError, match="no schedule"):
+        Grid(grid.levels).at(3.0)
+
+
+@pytest.mark.parametrize("t", [0.0, 1.0, 250.0, 999.9, 1000.0])
+def test_flow_schedule_is_a_straight_line(t: float) -> None:
+    schedule = FlowSchedule()
+    assert schedule.level(t) == pytest.approx((1 - t / 1000, t / 1000))
+    assert schedule.timestep(t) == t
+    assert math.tan(float(schedule.angle(torch.tensor(250.0)))) == pytest.approx(1 / 3)
+    with pytest.raises(OptionError, match="outside"):
+        schedule.level(1000.5)

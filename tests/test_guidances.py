@@ -1,0 +1,504 @@
+"""The guidances that grew out of classifier-free guidance: each one's defining identity, and diffusers' formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer, normalized_guidance
+from diffusers.guiders.classifier_free_zero_star_guidance import cfg_zero_star_scale
+from diffusers.guiders.guider_utils import rescale_noise_cfg
+from diffusers.schedulers import DDIMScheduler
+from oracle import PAIR, MixtureNetwork, oracle
+from torch import Tensor, nn
+
+from genzoo.denoiser import Denoiser
+from genzoo.errors import OptionError
+from genzoo.guidance import Guidance
+from genzoo.metric import Extractor, Features
+from genzoo.noise import Noise
+from genzoo.registry import Registrar, Zoo, default_zoo
+from genzoo.schedule import ScheduleConfig
+from genzoo.scheduler import Grid, Level
+from genzoo_plugins.diffusion.guidances import ClassifierFree, Unguided
+from genzoo_plugins.diffusion.model import Diffusion, DiffusionConfig
+from genzoo_plugins.diffusion.schedulers import DDIM
+from genzoo_plugins.guidance import filters
+from genzoo_plugins.guidance.chain import Chain
+from genzoo_plugins.guidance.contrast import Negative, PlusPlus, Projected, Rescaled, ZeroStar
+from genzoo_plugins.guidance.filters import Auto, Classifier, Interval, Threshold, log_likelihood_gradient
+from genzoo_plugins.solvers.dpm_solver import DPMpp2M
+from genzoo_plugins.solvers.euler import Euler, Heun
+
+SCHEDULE = ScheduleConfig().build()
+WANTED = {"class_labels": torch.tensor([0, 1, 1])}
+NULL = {"class_labels": torch.tensor([2, 2, 2])}
+TIMES = [30.0, 400.0, 900.0]
+NAMES = ["rescaled", "apg", "cfg-zero-star", "cfgpp", "negative", "interval", "threshold", "autoguidance", "classifier",
+         "chain"]  # fmt: skip
+
+
+def draw(seed: int = 0) -> Tensor:
+    return torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def model(prediction: Any = "eps") -> Denoiser:
+    return oracle(PAIR, SCHEDULE, prediction)
+
+
+def calls(denoiser: Denoiser) -> list[int]:
+    assert isinstance(denoiser.network, MixtureNetwork)
+    return denoiser.network.calls
+
+
+def grid(steps: int = 8) -> Grid:
+    return DDIM(spacing="trailing").grid(SCHEDULE, steps)
+
+
+def same(guidance: Guidance, other: Guidance, prediction: Any = "eps") -> None:
+    """Both give one x_0, at every time and one time after the other."""
+    denoiser = model(prediction)
+    ours, theirs = (kind.over(grid())(denoiser, WANTED, NULL) for kind in (guidance, other))
+    for t in TIMES:
+        torch.testing.assert_close(ours(draw(), t), theirs(draw(), t), rtol=0, atol=1e-9)
+
+
+def test_all_are_registered() -> None:
+    assert set(NAMES) <= set(default_zoo().names("guidance"))
+
+
+# -- what a setting turns them into ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [-1.0, 0.5, 3.0])
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0", "flow"])
+def test_settings_that_are_classifier_free_guidance(scale: float, prediction: Any) -> None:
+    for guidance in (
+        Rescaled(scale=scale, rescale=0.0),
+        Projected(scale=scale, eta=1.0),
+        Interval(scale=scale),
+        Projected(scale=scale, eta=1.0, norm=1e9),
+        Chain(parts=(ClassifierFree(scale=scale), Interval())),
+    ):
+        same(guidance, ClassifierFree(scale=scale), prediction)
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        Rescaled(scale=1.0),
+        Projected(scale=1.0, momentum=-0.5, norm=0.1),
+        ZeroStar(scale=1.0),
+        Negative(scale=1.0, labels=(0,)),
+        Interval(scale=1.0),
+        Interval(scale=4.0, low=1e6),
+        Auto(model="no.such", scale=1.0),
+        Classifier(extractor="none", scale=0.0),
+        Chain(parts=(Unguided(), Auto(model="no.such", scale=1.0))),
+    ],
+    ids=repr,
+)
+def test_settings_that_are_the_plain_conditional_model(guidance: Guidance) -> None:
+    same(guidance, Unguided())
+    denoiser = model()
+    guidance.over(grid())(denoiser, WANTED, NULL)(draw(), 500.0)
+    assert calls(denoiser) == [3]
+    assert guidance.over(grid()).evaluations_at(Level(500.0, *SCHEDULE.level(500.0))) == 1
+
+
+@pytest.mark.parametrize(
+    "guidance", [Rescaled(), Projected(), ZeroStar(), PlusPlus(), Negative(labels=(0, 1))], ids=repr
+)
+@pytest.mark.parametrize("batched", [True, False])
+def test_evaluations_are_counted(guidance: Guidance, batched: bool) -> None:
+    guidance = guidance.model_copy(update={"batched": batched}).over(grid())
+    denoiser = model()
+    guidance(denoiser, WANTED, NULL)(draw(), 500.0)
+    assert sum(calls(denoiser)) == 3 * guidance.evaluations == 3 * guidance.evaluations_at(grid().levels[4])
+    assert len(calls(denoiser)) == (1 if batched else guidance.evaluations)
+
+
+@pytest.mark.parametrize(
+    "guidance", [Rescaled(), Projected(), ZeroStar(), PlusPlus(), Negative(labels=(0, 1))], ids=repr
+)
+def test_branches_together_are_branches_apart(guidance: Guidance) -> None:
+    same(guidance, guidance.model_copy(update={"batched": False}))
+
+
+@pytest.mark.parametrize("guidance", [Rescaled(), Projected(norm=0.3), ZeroStar(), PlusPlus(), Threshold()], ids=repr)
+def test_a_sample_does_not_depend_on_its_neighbours(guidance: Guidance) -> None:
+    together = guidance.over(grid())(model(), WANTED, NULL)(draw(), 500.0)
+    for i in range(3):
+        one = [{key: value[i : i + 1] for key, value in given.items()} for given in (WANTED, NULL)]
+        alone = guidance.over(grid())(model(), *one)(draw()[i : i + 1], 500.0)
+        torch.testing.assert_close(alone, together[i : i + 1], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("guidance", [Rescaled(), Projected(), ZeroStar(), PlusPlus(), Interval(scale=2.0)], ids=repr)
+def test_models_that_cannot_be_guided_say_so(guidance: Guidance) -> None:
+    for condition, null, words in (({}, None, "unconditional"), (WANTED, None, "null class")):
+        with pytest.raises(OptionError, match=words):
+            guidance.over(grid())(model(), condition, null)
+
+
+# -- formulas --------------------------------------------------------------------------------------------------------
+
+
+def branches(t: float, prediction: Any = "eps") -> tuple[Tensor, Tensor]:
+    """(unconditional, conditional) x_0."""
+    denoiser = model(prediction)
+    return denoiser(draw(), t, NULL), denoiser(draw(), t, WANTED)
+
+
+@pytest.mark.parametrize("t", TIMES)
+@pytest.mark.parametrize("rescale", [0.3, 0.7, 1.0])
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_rescaling_is_diffusers(t: float, rescale: float, prediction: Any) -> None:
+    """In what the network predicts."""
+    denoiser, (alpha, sigma) = model(prediction), SCHEDULE.level(t)
+    free, wanted = (denoiser.predict(draw(), t, given) for given in (NULL, WANTED))
+    output = rescale_noise_cfg(free + 3 * (wanted - free), wanted, rescale)
+    x0 = (draw() - sigma * output) / alpha if prediction == "eps" else alpha * draw() - sigma * output
+    ours = Rescaled(scale=3.0, rescale=rescale)(denoiser, WANTED, NULL)(draw(), t)
+    torch.testing.assert_close(ours, x0, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("norm", [None, 0.5])
+@pytest.mark.parametrize("momentum", [0.0, -0.5])
+def test_projected_guidance_is_diffusers(eta: float, norm: float | None, momentum: float) -> None:
+    """Over several evaluations, for the momentum; in the paper's formulation, which starts from the conditional x_0."""
+    ours = Projected(scale=3.0, eta=eta, norm=norm, momentum=momentum)(model(), WANTED, NULL)
+    buffer = MomentumBuffer(momentum)
+    for t in TIMES[::-1]:
+        free, wanted = branches(t)
+        theirs = normalized_guidance(wanted, free, 2.0, buffer, eta, norm or 0.0, use_original_formulation=True)
+        torch.testing.assert_close(ours(draw(), t), theirs, rtol=0, atol=1e-9)
+
+
+def test_momentum_ends_with_the_walk() -> None:
+    guidance = Projected(momentum=-0.7)
+    first, second = (guidance(model(), WANTED, NULL) for _ in range(2))
+    assert torch.equal(first(draw(), 500.0), second(draw(), 500.0))
+    assert not torch.equal(first(draw(), 500.0), Projected()(model(), WANTED, NULL)(draw(), 500.0))
+
+
+@pytest.mark.parametrize("t", TIMES)
+def test_zero_star_is_diffusers(t: float) -> None:
+    """In the velocity."""
+    denoiser, (alpha, sigma) = model("flow"), SCHEDULE.level(t)
+    free, wanted = (denoiser.predict(draw(), t, given) for given in (NULL, WANTED))
+    fit = cfg_zero_star_scale(wanted.flatten(1), free.flatten(1)).view(-1, 1, 1, 1)
+    velocity = free * fit + 3 * (wanted - free * fit)
+    x0 = (draw() - sigma * velocity) / (alpha + sigma)
+    ours = ZeroStar(scale=3.0, zero_steps=0)(denoiser, WANTED, NULL)(draw(), t)
+    torch.testing.assert_close(ours, x0, rtol=1e-5, atol=1e-5)
+
+
+def test_zero_star_is_classifier_free_guidance_where_the_branches_agree_on_length() -> None:
+    """s = 1 for equal branches, so nothing is left to guide."""
+    denoiser = model()
+    ours = ZeroStar(scale=3.0, zero_steps=0)(denoiser, WANTED, WANTED)(draw(), 500.0)
+    torch.testing.assert_close(ours, denoiser(draw(), 500.0, WANTED), rtol=0, atol=1e-9)
+
+
+def test_zero_star_stands_still_at_first() -> None:
+    walked, denoiser, x = grid(8), model(), draw()
+    guidance = ZeroStar(scale=3.0, zero_steps=2).over(walked)
+    denoise = guidance(denoiser, WANTED, NULL)
+    steps = list(Euler().walk(denoise, x, walked, Noise(range(3))))
+    assert len(calls(denoiser)) == 6
+    assert [guidance.evaluations_at(level) for level in walked.levels[:-1]] == [0, 0, 2, 2, 2, 2, 2, 2]
+    start, third = walked.levels[0], walked.levels[2]
+    # No velocity: x / (alpha + sigma) stays.
+    torch.testing.assert_close(steps[1] / (third.alpha + third.sigma), x / (start.alpha + start.sigma))
+    with pytest.raises(OptionError, match="over"):
+        ZeroStar()(denoiser, WANTED, NULL)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("scheduler", [DDIM(), Euler()], ids=repr)
+def test_plus_plus_is_the_paper(scale: float, scheduler: Any) -> None:
+    """x' = alpha' x_0 + sigma' eps_null, as it is printed."""
+    walked, x, denoiser = grid(8), draw(), model()
+    guidance = PlusPlus(scale=scale, clip=0.9).over(walked)
+    ours = scheduler.walk(guidance(denoiser, WANTED, NULL), x, walked, Noise(range(3)))
+    for (here, there), after in zip(walked.pairs(), ours, strict=True):
+        free, wanted = denoiser(x, here.t, NULL), denoiser(x, here.t, WANTED)
+        eps = (x - here.alpha * free) / here.sigma
+        x = there.alpha * (free + scale * (wanted - free)).clamp(-0.9, 0.9) + there.sigma * eps
+        torch.testing.assert_close(after, x, rtol=0, atol=1e-9)
+
+
+def test_plus_plus_0_is_the_free_model_and_any_solver_can_walk_it() -> None:
+    walked, denoiser = grid(8), model()
+    free = PlusPlus(scale=0.0, clip=None).over(walked)(denoiser, WANTED, NULL)
+    for t in TIMES:
+        torch.testing.assert_close(free(draw(), t), denoiser(draw(), t, NULL), rtol=0, atol=1e-9)
+    for scheduler in (Heun(), DPMpp2M()):
+        *_, last = scheduler.walk(PlusPlus().over(walked)(denoiser, WANTED, NULL), draw(), walked, Noise(range(3)))
+        assert float(last.abs().max()) < 5
+    with pytest.raises(OptionError, match="over"):
+        PlusPlus()(denoiser, WANTED, NULL)
+
+
+def test_negative_labels_take_the_place_of_none() -> None:
+    same(Negative(scale=2.5, labels=(1,)), Swapped(scale=2.5))
+    denoiser, t = model(), 400.0
+    away = torch.stack([denoiser(draw(), t, {"class_labels": torch.full((3,), label)}) for label in (0, 1)]).mean(0)
+    expected = away + 2.5 * (denoiser(draw(), t, WANTED) - away)
+    ours = Negative(scale=2.5, labels=(0, 1))(denoiser, WANTED, NULL)(draw(), t)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-9)
+    assert default_zoo().make("guidance", "negative:labels=0/1,scale=2.5") == Negative(labels=(0, 1), scale=2.5)
+    assert default_zoo().make("guidance", "negative:labels=1") == Negative(labels=(1,))
+    with pytest.raises(OptionError, match="knows 0 to 1"):
+        Negative(labels=(2,))(denoiser, WANTED, NULL)
+
+
+class Swapped(ClassifierFree):
+    """Classifier-free guidance whose null is class 1."""
+
+    def __call__(self, denoiser: Denoiser, condition: Any, null: Any) -> Any:
+        return super().__call__(denoiser, condition, {"class_labels": torch.ones(3, dtype=torch.long)})
+
+
+def test_interval_guides_inside_and_nowhere_else() -> None:
+    guidance, denoiser = Interval(scale=3.0, low=0.5, high=4.0), model()
+    ours = guidance(denoiser, WANTED, NULL)
+    for t in range(10, 1000, 70):
+        level = Level(float(t), *SCHEDULE.level(t))
+        inside = 0.5 < level.sigma / level.alpha <= 4
+        expected = (ClassifierFree(scale=3.0) if inside else Unguided())(denoiser, WANTED, NULL)(draw(), level.t)
+        calls(denoiser).clear()
+        torch.testing.assert_close(ours(draw(), level.t), expected, rtol=0, atol=1e-12)
+        assert sum(calls(denoiser)) == 3 * guidance.evaluations_at(level) == (6 if inside else 3)
+    assert Interval().inside(Level(1000.0, 0.0, 1.0))
+    assert not Interval(high=1e6).inside(Level(1000.0, 0.0, 1.0))
+
+
+@pytest.mark.parametrize("percentile", [0.5, 0.9, 0.995, 1.0])
+def test_threshold_is_diffusers(percentile: float) -> None:
+    theirs = DDIMScheduler(thresholding=True, dynamic_thresholding_ratio=percentile, sample_max_value=1e9)
+    fixed = draw() * torch.tensor([0.1, 1.0, 5.0]).reshape(-1, 1, 1, 1)
+    denoise = Threshold(percentile=percentile).after(lambda x, t: fixed, model(), WANTED, NULL)
+    torch.testing.assert_close(denoise(draw(), 5.0), theirs._threshold_sample(fixed))
+    assert float(denoise(draw(), 5.0).abs().max()) <= 1
+
+
+def test_threshold_is_clipping_where_one_is_the_most() -> None:
+    fixed = draw() * 3
+    denoise = Threshold(most=1.0).after(lambda x, t: fixed, model(), WANTED, NULL)
+    torch.testing.assert_close(denoise(draw(), 5.0), fixed.clamp(-1, 1))
+
+
+# -- a weaker card, a classifier -------------------------------------------------------------------------------------
+
+
+class Weak(nn.Module):
+    """Stands for a loaded model."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+
+@pytest.fixture
+def weak(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What is loaded, in a list that the test fills."""
+    loaded: list[Any] = []
+
+    class Fake:
+        def load(self, name: str, **_: Any) -> Any:
+            assert name == "weak.card"
+            return loaded[0]
+
+    filters.weaker.cache_clear()
+    monkeypatch.setattr(filters, "default_zoo", Fake)
+    yield loaded
+    filters.weaker.cache_clear()
+
+
+def test_autoguidance_with_itself_is_the_model(weak: list[Any]) -> None:
+    weak.append(Weak(model()))
+    same(Auto(model="weak.card", scale=3.0), Unguided())
+
+
+def test_autoguidance_leads_away_from_the_weaker_model(weak: list[Any]) -> None:
+    class Blurred(nn.Module):
+        def forward(self, x: Tensor, timestep: Tensor, class_labels: Tensor) -> Tensor:
+            return x * 0.3 + class_labels.reshape(-1, 1, 1, 1)
+
+    weak.append(Weak(Denoiser(Blurred(), SCHEDULE, "x0")))
+    denoiser, guidance = model(), Auto(model="weak.card", scale=3.0)
+    expected = 3 * denoiser(draw(), 400.0, WANTED) - 2 * weak[0].denoiser(draw(), 400.0, WANTED)
+    torch.testing.assert_close(guidance(denoiser, WANTED, None)(draw(), 400.0), expected, rtol=0, atol=1e-9)
+    assert guidance.evaluations == 2
+    chain = Chain(parts=(ClassifierFree(scale=2.0), guidance))
+    assert chain.evaluations == chain.evaluations_at(grid().levels[0]) == 3
+    both = 3 * ClassifierFree(scale=2.0)(denoiser, WANTED, NULL)(draw(), 400.0)
+    both = both - 2 * weak[0].denoiser(draw(), 400.0, WANTED)
+    torch.testing.assert_close(chain(denoiser, WANTED, NULL)(draw(), 400.0), both, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["schedule", "patch", "gan"])
+def test_autoguidance_refuses_what_does_not_fit(kind: str, weak: list[Any]) -> None:
+    other = ScheduleConfig(kind="cosine").build()
+    weak.append(
+        nn.Identity()
+        if kind == "gan"
+        else Weak(Denoiser(nn.Identity(), other if kind == "schedule" else SCHEDULE, "x0", 2 if kind == "patch" else 1))
+    )
+    with pytest.raises(OptionError, match="name a weaker"):
+        Auto(model="weak.card")(model(), WANTED, None)
+
+
+class Halves(Extractor):
+    """Class 0 where the first channel's mean is low, class 1 where it is high: logits (-m w, m w), w = 2."""
+
+    name, width, classes = "halves", 1, ("low", "high")
+
+    def __init__(self) -> None:
+        self.weight = torch.tensor(2.0)
+
+    @property
+    def digest(self) -> str:
+        return "0"
+
+    def extract(self, images: Tensor) -> Features:
+        mean = images[:, 0].mean((1, 2))
+        return Features(mean[:, None], torch.stack([-mean, mean], 1) * self.weight)
+
+
+class Mute(Halves):
+    name = "mute"
+
+    def extract(self, images: Tensor) -> Features:
+        return Features(super().extract(images).vectors)
+
+
+@pytest.fixture
+def extractors(monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo = Zoo()
+
+    class Plugin:
+        @staticmethod
+        def register(zoo: Registrar) -> None:
+            zoo.extractor("halves", Halves)
+            zoo.extractor("mute", Mute)
+
+    from genzoo import hookimpl
+
+    Plugin.register = staticmethod(hookimpl(Plugin.register))  # type: ignore[method-assign]
+    assert zoo.add(Plugin, name="test"), zoo.broken
+    monkeypatch.setattr(filters, "default_zoo", lambda: zoo)
+
+
+@pytest.mark.parametrize("inference", [True, False])
+@pytest.mark.usefixtures("extractors")
+def test_classifier_guidance_adds_the_gradient(inference: bool) -> None:
+    """log p(1 | x) = log sigmoid(2 m w): the gradient is 2 w sigmoid(-2 m w) / 16 in the first channel."""
+    denoiser, t = model(), 400.0
+    alpha, sigma = SCHEDULE.level(t)
+    with torch.inference_mode(inference):
+        plain = denoiser(draw(), t, WANTED)
+        ours = Classifier(extractor="halves", scale=5.0)(denoiser, WANTED, None)(draw(), t)
+    sign = torch.tensor([-1.0, 1.0, 1.0])
+    mean = plain[:, 0].mean((1, 2))
+    push = torch.zeros_like(plain)
+    push[:, 0] = (sign * 4 * torch.sigmoid(-sign * 4 * mean) / 16)[:, None, None]
+    torch.testing.assert_close(ours - plain, 5.0 * sigma**2 / (alpha**2 + sigma**2) * push, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("extractors")
+def test_classifier_guidance_refuses_what_it_cannot_use() -> None:
+    with pytest.raises(OptionError, match="no opinion"):
+        Classifier(extractor="mute")(model(), WANTED, None)(draw(), 400.0)
+    with pytest.raises(OptionError, match="knows 2 classes"):
+        Classifier(extractor="halves")(model(), NULL, None)(draw(), 400.0)
+    with pytest.raises(OptionError, match="unconditional"):
+        Classifier(extractor="halves")(model(), {}, None)
+
+
+def test_gradients_pass_through_the_folding_of_pixels() -> None:
+    images = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([0, 1])
+    whole = log_likelihood_gradient(Halves(), images, labels)
+    folded = log_likelihood_gradient(Halves(), nn.functional.pixel_unshuffle(images, 2), labels, 2)
+    torch.testing.assert_close(nn.functional.pixel_shuffle(folded, 2), whole)
+
+
+# -- chains ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_chain_works_from_left_to_right() -> None:
+    strong, denoiser = ClassifierFree(scale=8.0), model()
+    thresholded = Threshold(percentile=0.5)
+    outside = Level(30.0, *SCHEDULE.level(30.0))
+    after = Chain(parts=(strong, Interval(low=0.5), thresholded))(denoiser, WANTED, NULL)
+    before = Chain(parts=(strong, thresholded, Interval(low=0.5)))(denoiser, WANTED, NULL)
+    plain = denoiser(draw() * 3, outside.t, WANTED)
+    torch.testing.assert_close(before(draw() * 3, outside.t), plain)
+    limited = thresholded.after(lambda x, t: plain, denoiser, WANTED, NULL)(draw(), 0.0)
+    torch.testing.assert_close(after(draw() * 3, outside.t), limited)
+    assert not torch.allclose(limited, plain)
+
+
+def test_chains_in_words() -> None:
+    made = default_zoo().make("guidance", "chain:parts=apg:scale=3;eta=0.5 + interval:low=0.2;high=5+threshold")
+    assert made == Chain(parts=(Projected(scale=3.0, eta=0.5), Interval(low=0.2, high=5.0), Threshold()))
+    level = Level(1.0, *SCHEDULE.level(1.0))
+    assert made.evaluations == 2
+    assert made.evaluations_at(level) == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [("cfg+apg", "only come first"), ("cfg+interval:scale=2", "leave interval's out"), ("cfg+thresold", "did you mean"),
+     ("cfg:scale=x", "scale"), ("", "parts")],
+)  # fmt: skip
+def test_wrong_chains_are_one_line(parts: str, words: str) -> None:
+    with pytest.raises(OptionError, match=words) as caught:
+        default_zoo().make("guidance", f"chain:parts={parts}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_chain_passes_the_walk_on() -> None:
+    chain = Chain(parts=(PlusPlus(), Threshold()))
+    assert chain.clips
+    assert not Chain(parts=(Projected(), Threshold())).clips
+    chain.over(grid())(model(), WANTED, NULL)(draw(), 500.0)
+
+
+# -- in a model ------------------------------------------------------------------------------------------------------
+
+
+def diffusion() -> Diffusion:
+    network = {
+        "kind": "unet", "sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": [16],
+        "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "layers_per_block": 1,
+        "norm_num_groups": 8, "num_class_embeds": 11,
+    }  # fmt: skip
+    config = DiffusionConfig.model_validate({"network": network, "num_classes": 10, "patch": 2})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Diffusion(config).eval()
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    ["rescaled:scale=3", "apg:scale=3,momentum=-0.5", "cfg-zero-star:scale=3", "cfgpp", "negative:labels=3",
+     "interval:low=0.5,high=3", "threshold", "classifier:extractor=fashion-classifier",
+     "chain:parts=cfg:scale=3+interval:high=3+classifier:extractor=fashion-classifier+threshold"],
+)  # fmt: skip
+@pytest.mark.parametrize("scheduler", ["ddim:spacing=trailing", "dpmpp-2m", "heun"])
+def test_models_generate_and_count(guidance: str, scheduler: str) -> None:
+    built = diffusion()
+    rows: list[int] = []
+    built.denoiser.network.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    given = {"guidance": guidance, "scheduler": scheduler, "steps": 4}
+    images = built.generate([1, 2], labels=[3, 4] if "negative" not in guidance else [5, 6], **given)
+    assert images.shape == (2, 1, 16, 16)
+    assert images.isfinite().all()
+    assert sum(rows) == 2 * built.nfe(built.options(**given))

@@ -1,0 +1,258 @@
+"""What is given back can be loaded: by genzoo, by diffusers, from a folder and from a Hub."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import huggingface_hub
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from hub_server import Hub
+from PIL import Image
+from safetensors.torch import load_file
+
+import genzoo.cli.hub
+from genzoo import digests
+from genzoo.cards import Card
+from genzoo.errors import CardError, GenzooError
+from genzoo.formats import FormatError, recognise
+from genzoo.generator import Generator
+from genzoo.hub import HubError, pull
+from genzoo.publish import push, readme, save
+from genzoo.registry import default_zoo
+from genzoo.tensors import read_header
+from genzoo.weights import assign, build
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from diffusers import DDIMPipeline, DDPMPipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+NETWORK: dict[str, Any] = {
+    "kind": "unet",
+    "sample_size": 8,
+    "block_out_channels": [8, 16],
+    "norm_num_groups": 4,
+    "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+}
+RESULT = {
+    "metric": "frechet",
+    "value": 12.5,
+    "low": 11.0,
+    "high": 14.0,
+    "n": 10000,
+    "settings": "steps=20|<b>",
+    "command": "c",
+}
+
+
+def model(config: dict[str, Any] | None = None, **changes: Any) -> Generator:
+    draft: dict[str, Any] = {
+        "name": "diffusion.small",
+        "summary": "a small one <script>alert(1)</script>",
+        "generator": "diffusion",
+        "shape": (3, 8, 8),
+        "config": {"network": NETWORK, **(config or {})},
+        "options": {"steps": 5},
+        "licence": "MIT",
+        "paper": "none",
+        "results": [RESULT],
+        **changes,
+    }
+    torch.manual_seed(0)
+    made = build(default_zoo(), Card.model_validate(draft)).eval().requires_grad_(False)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("GENZOO_CACHE", str(tmp_path / "genzoo-cache"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.chdir(tmp_path)
+    huggingface_hub.utils.disable_progress_bars()
+    digests.forget()
+    yield
+    huggingface_hub.utils.enable_progress_bars()
+    digests.forget()
+
+
+def test_saved_and_loaded_are_the_same(tmp_path: Path) -> None:
+    made = model()
+    made.save_pretrained(tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    wanted = made.generate([1, 2])
+    for place in ("out", "out/model.safetensors"):
+        loaded = default_zoo().load(str(tmp_path / place))
+        assert torch.equal(loaded.generate([1, 2]), wanted)
+        assert loaded.card is not None
+        assert loaded.card.results == made.card.results  # type: ignore[union-attr]
+    loaded.save_pretrained(tmp_path / "again")
+    first, second = (tmp_path / f / "model.safetensors" for f in ("out", "again"))
+    assert first.read_bytes() == second.read_bytes()
+    assert read_header(first).metadata["genzoo.card"]
+
+
+def test_a_changed_file_is_refused(tmp_path: Path) -> None:
+    model().save_pretrained(tmp_path / "out")
+    path = tmp_path / "out" / "model.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-3] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(GenzooError, match="changed"):
+        default_zoo().load(str(tmp_path / "out"))
+
+
+def test_a_model_without_a_card_says_so(tmp_path: Path) -> None:
+    made = model()
+    made.card = None
+    with pytest.raises(CardError, match="no card"):
+        made.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_model_card_is_inert_and_its_example_works(tmp_path: Path) -> None:
+    made = model()
+    save(made, tmp_path / "out", samples=True)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "<script" not in text
+    assert "<b>" not in text
+    assert "steps=20\\|" in text
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["license"] == "mit"
+    assert "| frechet | 12.5 | 11 to 14 | 10000 |" in text
+    with Image.open(tmp_path / "out" / "samples.png") as image:
+        assert image.size == (78, 18)
+    code = text.split("```python\n")[1].split("```")[0]
+    scope: dict[str, Any] = {}
+    exec(compile(code, "README", "exec"), scope)  # noqa: S102
+    assert torch.equal(scope["images"], made.generate(range(8)))
+    labelled = Card.model_validate({**made.card.model_dump(), "classes": ['a "b"'], "results": []})  # type: ignore[union-attr]
+    assert "labels='a \"b\"'" in readme(labelled)
+
+
+EXPORTS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
+    "default": ({}, "ddim", {"use_clipped_model_output": True}),
+    "ddim of diffusers": ({}, "ddim:clip=1.0", {}),
+    "ddim trailing v cosine": (
+        {"prediction": "v", "schedule": {"kind": "cosine"}},
+        "ddim:spacing=trailing",
+        {"use_clipped_model_output": True},
+    ),
+    "ddim no clip": ({"clip": None, "schedule": {"beta_end": 0.002}}, "ddim", {}),
+    "ddim end": ({}, "ddim:end=1,offset=1,clip=2.0", {}),
+    "ddpm": ({}, "ddpm", {}),
+    "ddpm large": ({}, "ddpm:variance=large", {}),
+    "ddpm listed": (
+        {"schedule": {"kind": "listed", "steps": 50, "betas": [0.001 * k for k in range(1, 51)]}},
+        "ddpm",
+        {},
+    ),
+    "ddpm scaled": ({"schedule": {"kind": "scaled-linear", "beta_end": 0.012}, "prediction": "x0"}, "ddpm", {}),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_exported_pixels_are_the_same_in_diffusers_and_back(tmp_path: Path, name: str) -> None:
+    config, scheduler, options = EXPORTS[name]
+    made = model(config, options={"steps": 5, "scheduler": scheduler})
+    wanted = made.generate([3, 4])
+    save(made, tmp_path / "out", layout="diffusers")
+    pipeline = (DDPMPipeline if scheduler.startswith("ddpm") else DDIMPipeline).from_pretrained(tmp_path / "out")
+    pipeline.set_progress_bar_config(disable=True)
+    seeds = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    found = pipeline(2, generator=seeds, num_inference_steps=5, output_type="np", **options).images
+    assert float((torch.from_numpy(found).permute(0, 3, 1, 2) * 2 - 1 - wanted).abs().max()) < 1e-4
+    back = default_zoo().load(str(tmp_path / "out"))
+    given = {"scheduler": scheduler} if "use_clipped_model_output" in options else {}
+    assert torch.equal(back.generate([3, 4], steps=5, **given), wanted)
+
+
+def test_classes_survive_an_export(tmp_path: Path) -> None:
+    network = {**NETWORK, "num_class_embeds": 4}
+    made = model({"network": network, "num_classes": 3})
+    save(made, tmp_path / "out", layout="diffusers")
+    back = default_zoo().load(str(tmp_path / "out"))
+    assert back.num_classes == 3
+    assert torch.equal(
+        back.generate([1], labels=2, guidance=2.0, steps=5, scheduler="ddim"),
+        made.generate([1], labels=2, guidance=2.0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        ({"patch": 2, "network": {**NETWORK, "sample_size": 4, "in_channels": 12, "out_channels": 12}}, {}, "patch=2"),
+        ({}, {"scheduler": "ddim:grid=karras"}, "grid"),
+        ({}, {"scheduler": "dpm-solver"}, "dpm-solver"),
+    ],
+)
+def test_what_the_layout_cannot_say_is_refused(
+    tmp_path: Path, config: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(FormatError, match=message):
+        save(model(config, options=options), tmp_path / "out", layout="diffusers")
+    assert not (tmp_path / "out" / "unet").exists()
+    with pytest.raises(FormatError, match="is read, and not written"):
+        save(model(), tmp_path / "out", layout="dcgan-script")
+
+
+def test_push_and_pull(tmp_path: Path) -> None:
+    made = model()
+    with Hub() as hub:
+        address = push(made, "me/small", endpoint=hub.endpoint, token="hf_x", samples=True)
+        assert "/commit/" in address
+        files = pull("hf:me/small", endpoint=hub.endpoint, cache_dir=tmp_path / "cache")
+        card, tensors = recognise(default_zoo(), files)
+        back = build(default_zoo(), card, materialise=False)
+        assign(back, tensors, files.source)
+        assert torch.equal(back.generate([1, 2]), made.generate([1, 2]))
+        assert {"README.md", "config.json", "model.safetensors", "samples.png"} <= set(files.names)
+        assert "genzoo.load('hf:me/small')" in files.text("README.md")
+        first = hub.repos["me/small"].refs["main"]
+        with torch.no_grad():
+            next(made.parameters()).mul_(0.5)
+        assert "/discussions/" in push(
+            made, "me/small", endpoint=hub.endpoint, token="hf_x", create_pr=True, samples=False
+        )
+        assert hub.repos["me/small"].refs["main"] == first
+        push(made, "me/small", endpoint=hub.endpoint, token="hf_x", samples=False)
+        newer = pull("hf:me/small", endpoint=hub.endpoint, cache_dir=tmp_path / "cache", update=True)
+        assert newer.listing.commit != first
+        _, changed = recognise(default_zoo(), newer)
+        assert not torch.equal(changed["denoiser.network.conv_in.weight"], tensors["denoiser.network.conv_in.weight"])
+    with pytest.raises(HubError, match="no place"):
+        push(made, "no repository", samples=False)
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    run = CliRunner()
+    names = {command.name: command for command in genzoo.cli.hub.COMMANDS}
+    assert set(names) == {"pull", "push", "convert", "export", "verify", "cache"}
+    for command in names.values():
+        assert run.invoke(command, ["--help"]).exit_code == 0
+    model().save_pretrained(tmp_path / "in")
+    done = run.invoke(names["export"], [str(tmp_path / "in"), "--format", "diffusers", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert load_file(tmp_path / "out" / "unet" / "diffusion_pytorch_model.safetensors")
+    done = run.invoke(names["cache"], ["list", "--cache-dir", str(tmp_path / "none")])
+    assert "in all" in done.output
+    with pytest.raises(HubError, match="not in the cache"):
+        run.invoke(names["cache"], ["remove", "hf:a/b", "--cache-dir", str(tmp_path)], catch_exceptions=False)
+    done = run.invoke(names["verify"], ["--cache-dir", str(tmp_path / "none")], standalone_mode=False)
+    assert "files are as they were pinned" in done.output
