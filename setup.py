@@ -1,4 +1,4 @@
-"""One step that pyproject.toml cannot express: the catalogue lies at the top of the repository, and travels in the wheel.
+"""One step that pyproject.toml cannot express: the catalogue at the top of the repository travels in the wheel.
 
 An editable install reads it where it lies.
 """

@@ -1,8 +1,8 @@
 """Put measured results into the cards of registry.yaml.
 
-    genzoo compare -n 2000 --no-speed -o benchmarks/run2
-    genzoo compare ddpm.fashion-mnist -n 2000 --guidance 1 --no-speed -o benchmarks/run1
-    python benchmarks/catalogue.py benchmarks/run2/results.json benchmarks/run1/results.json
+genzoo compare -n 2000 --no-speed -o benchmarks/run2
+genzoo compare ddpm.fashion-mnist -n 2000 --guidance 1 --no-speed -o benchmarks/run1
+python benchmarks/catalogue.py benchmarks/run2/results.json benchmarks/run1/results.json
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Put a comparison into the README: its table, and a picture of its samples and its plot.
 
-    genzoo compare -o benchmarks/run
-    python benchmarks/readme.py benchmarks/run/results.json
+genzoo compare -o benchmarks/run
+python benchmarks/readme.py benchmarks/run/results.json
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def main(path: Path) -> None:
     PICTURE.write_bytes(picture(results))
     readme = ROOT / "README.md"
     text = readme.read_text()
-    readme.write_text(re.sub(re.escape(START) + ".*?" + re.escape(END), lambda _: START + section(results) + END, text, flags=re.S))
+    between = re.compile(re.escape(START) + ".*?" + re.escape(END), re.DOTALL)
+    readme.write_text(between.sub(lambda _: START + section(results) + END, text))
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ class _Reader:
 
     def _next(self) -> yaml.Event:
         event = next(self._events)
-        self.line = event.start_mark.line + 1
+        self.line = event.start_mark.line + 1 if event.start_mark else self.line
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise self._error("anchors and aliases are not used here; write the value out")
         if tag := getattr(event, "tag", None):
@@ -175,7 +175,9 @@ class _Reader:
             key = self._text(event.value)
             inside = (*path, key)
             if key in out:
-                raise self._error(f"duplicate key {shorten(key, 40)!r}; it stands in line {self._lines[inside]} already")
+                raise self._error(
+                    f"duplicate key {shorten(key, 40)!r}; it stands in line {self._lines[inside]} already"
+                )
             self._lines[inside] = self.line
             out[key] = self._value(self._next(), inside, depth + 1)
         return out

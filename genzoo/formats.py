@@ -160,6 +160,18 @@ def recognise(zoo: Zoo, files: Files) -> tuple[Card, Tensors]:
     )
 
 
+def bare_checkpoint(files: Files) -> str:
+    """The one safetensors file of a model that comes without settings; FormatError where there is none.
+
+    A folder with settings is of a layout that reads those: its weights, perhaps gigabytes, are not fetched to find out.
+    """
+    found = [name for name in files.names if name.endswith(".safetensors")]
+    settings = [name for name in files.names if name.endswith(".json")]
+    if len(found) != 1 or settings:
+        raise FormatError(f"{settings[0]} beside it" if len(found) == 1 else f"{len(found)} safetensors files, not one")
+    return found[0]
+
+
 def parse_json(text: str, source: str) -> dict[str, Any]:
     """A JSON mapping; raises CardError that names source and line."""
 

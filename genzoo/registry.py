@@ -437,8 +437,7 @@ def _installed() -> Iterator[_Installed]:
             package, version = about["Name"] or package, about["Version"] or version
             points = distribution.entry_points.select(group=GROUP)
         except Exception as error:
-            fault = error  # its own name ends with the block
-            yield _Installed(package, package, version, lambda fault=fault: _raise(fault))
+            yield _Installed(package, package, version, functools.partial(_raise, error))
             continue
         # The first of a name on the path is the one that Python imports.
         normal = re.sub(r"[-_.]+", "-", package).lower()

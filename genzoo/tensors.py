@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from genzoo.cards import Asset
@@ -24,6 +23,9 @@ from genzoo.files import open_regular, sha256_of, whole_file
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+#: Where torch's own memory begins, in bytes.
+ALIGNMENT = 64
 
 MAX_HEADER = 32 << 20
 MAX_TENSORS = 100_000
@@ -156,11 +158,41 @@ def read(path: Path, pinned: Asset | None = None) -> Tensors:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Asset:
-    """Write tensors whole or not at all; returns the file's pin, with its bare name."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Write tensors whole or not at all; returns the file's pin, with its bare name.
+
+    The same tensors and metadata give the same bytes, and most tensors begin at a round address. (The format's own
+    library writes metadata in an order that differs from one process to the next.)
+    """
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    # Whatever is a multiple of 64 bytes goes first, so that its neighbours stay aligned.
+    order = sorted(tensors, key=lambda name: (tensors[name].nbytes % ALIGNMENT > 0, -tensors[name].itemsize, name))
+    entries: dict[str, Any] = {"__metadata__": dict(sorted((metadata or {}).items()))} if metadata else {}
+    end = 0
+    for name in order:
+        tensor = tensors[name]
+        if tensor.dtype not in names:
+            raise WeightsError(f"{path}: {name}: {tensor.dtype} cannot be written")
+        place = [end, end := end + tensor.nbytes]
+        entries[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": place}
+    head = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    head += b" " * (-(8 + len(head)) % ALIGNMENT)
     with whole_file(path) as part:
-        save_file(plain, part, dict(metadata or {}))
+        with open(part, "wb") as file:
+            file.write(len(head).to_bytes(8, "little") + head)
+            for name in order:
+                flat = tensors[name].detach().cpu().contiguous().flatten()
+                if len(flat):
+                    file.write(flat.view(torch.uint8).numpy().data)
+        _header_of(part, path)
     return Asset(file=path.name, sha256=sha256_of(path), size=path.stat().st_size)
+
+
+def _header_of(part: Path, path: Path) -> None:
+    """What is written must be read: names and extents are checked before the file takes its place."""
+    try:
+        read_header(part)
+    except WeightsError as error:
+        raise WeightsError(str(error).replace(str(part), str(path))) from None
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -30,7 +30,7 @@ def jackknife(
     """
     if count < 2 * folds:
         return None
-    # Dealt out at random, by a stream of its own: a fold must not hold one class, as every tenth of balanced labels does.
+    # Dealt out at random, by a stream of its own: every tenth image of balanced labels would be one class.
     dealt = torch.randperm(count, generator=torch.Generator().manual_seed(0)) % folds
     rows = torch.arange(count)
     left_out = [value(rows[dealt != fold]) for fold in range(folds)]

@@ -17,7 +17,7 @@ from genzoo.documents import DocumentError
 from genzoo.documents import load as load_document
 from genzoo.errors import CardError, OptionError, WeightsError, explain
 from genzoo.formats import Files, LocalFiles, recognise
-from genzoo.tensors import Tensors, is_finite, read, write
+from genzoo.tensors import ALIGNMENT, Tensors, is_finite, read, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,9 +34,6 @@ MAX_PARAMETERS = 8 * 10**9
 MAX_PIXELS = 1 << 28
 
 CARD_FILE = "card.yaml"
-
-#: Where torch's own memory begins, in bytes.
-ALIGNMENT = 64
 
 #: The types among which a network's numbers may be converted: what one cannot hold is found after the conversion.
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
@@ -89,6 +86,7 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, fin
     """
     wanted = module.state_dict()
     wrong = [f"missing {name} {tuple(wanted[name].shape)}" for name in wanted if name not in tensors]
+    fits = []
     for name, tensor in tensors.items():
         if name not in wanted:
             wrong.append(f"unexpected {name} {tuple(tensor.shape)}")
@@ -96,17 +94,19 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, fin
             wrong.append(f"{name} is {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}")
         elif tensor.dtype != wanted[name].dtype and not (tensor.dtype in _NARROW and wanted[name].dtype in _WIDE):
             wrong.append(f"{name} is {tensor.dtype}, not {wanted[name].dtype}")
-        elif finite and tensor.is_floating_point() and not is_finite(tensor):
-            wrong.append(f"{name} holds NaN or infinity")
-    _refuse(wrong, source)
+        else:
+            fits.append(name)
     fitted = {}
-    for name, tensor in tensors.items():
-        fitted[name] = _fitted(tensor, wanted[name])
-        if fitted[name] is not tensor:
-            if finite and tensor.is_floating_point() and not is_finite(fitted[name]):
-                wrong.append(f"{name} holds numbers beyond the range of {wanted[name].dtype}")
-            if isinstance(tensors, Tensors):
-                tensors.release(name)
+    for name in fits:
+        # One tensor after the other, and its pages given back: never two copies of all of them at a time.
+        tensor = tensors[name]
+        made = tensor if wrong else _fitted(tensor, wanted[name])
+        if finite and tensor.is_floating_point() and not is_finite(made):
+            beyond = f"numbers beyond the range of {wanted[name].dtype}"
+            wrong.append(f"{name} holds {beyond if is_finite(tensor) else 'NaN or infinity'}")
+        if isinstance(tensors, Tensors) and made is not tensor:
+            tensors.release(name)
+        fitted[name] = made
     _refuse(wrong, source)
     module.load_state_dict(fitted, strict=True, assign=True)
 

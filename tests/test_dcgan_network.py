@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
-from genzoo_plugins.dcgan.losses import LOSSES, hinge, non_saturating, r1_penalty
-from genzoo_plugins.dcgan.network import DCGANConfig, Discriminator, Network
 from pydantic import ValidationError
 from torch import Tensor, nn
+
+from genzoo_plugins.dcgan.losses import LOSSES, hinge, non_saturating, r1_penalty
+from genzoo_plugins.dcgan.network import DCGANConfig, Discriminator, Network
 
 
 @pytest.fixture(autouse=True)

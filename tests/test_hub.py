@@ -419,6 +419,13 @@ def test_layouts_that_are_not_known_say_what_was_tried(hub: Hub) -> None:
         load(ask(hub))
 
 
+def test_weights_of_another_library_are_not_fetched_to_be_recognised(hub: Hub) -> None:
+    hub.repo("me/small", {"config.json": b'{"model_type": "llama"}', "model.safetensors": bytes(10_000)})
+    with pytest.raises(FormatError, match="no known layout"):
+        load(ask(hub))
+    assert not any("model.safetensors" in path for _, path, _ in hub.log)
+
+
 def test_half_a_shard_and_a_missing_one(hub: Hub) -> None:
     index = {"weight_map": {"a": "d-1.safetensors", "b": "diffusion_pytorch_model-2.safetensors"}}
     files = {

@@ -8,6 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
+from torch import Tensor, nn
+
 from genzoo_plugins.diffusion.plain_unet import (
     PlainDiffusionUNet,
     PlainDiffusionUNetConfig,
@@ -15,8 +18,6 @@ from genzoo_plugins.diffusion.plain_unet import (
     PlainUNetConfig,
     sinusoidal_embedding,
 )
-from pydantic import ValidationError
-from torch import Tensor, nn
 
 
 @pytest.fixture(autouse=True)

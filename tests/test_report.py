@@ -22,7 +22,9 @@ def score(value: float, low: float | None = None, high: float | None = None, met
     return Score(metric=metric, title=metric.title(), better=better, value=value, low=low, high=high, n=100)
 
 
-def model(name: str, value: float, low: float | None = None, high: float | None = None, rate: float = 0.1) -> ModelResult:
+def model(
+    name: str, value: float, low: float | None = None, high: float | None = None, rate: float = 0.1
+) -> ModelResult:
     speed = Speed(
         load_seconds=0.1,
         first_seconds=0.2,
@@ -44,7 +46,11 @@ def results(*models: ModelResult, **changes: str) -> Results:
         made="2026-01-01T00:00:00+00:00",
         command=changes.get("command", "genzoo compare"),
         environment=Environment(
-            device="cpu", processor=changes.get("processor", "a processor"), threads=2, platform="Linux", versions={"torch": "2"}
+            device="cpu",
+            processor=changes.get("processor", "a processor"),
+            threads=2,
+            platform="Linux",
+            versions={"torch": "2"},
         ),
         dataset="fashion-mnist",
         split="test",

@@ -184,8 +184,8 @@ def test_learning_rates() -> None:
     assert rate.at(49, 100) == 1
     assert rate.at(75, 100) == pytest.approx(0.5)
     assert rate.at(100, 100) == 0
-    cosine = LearningRate(peak=2.0, shape="cosine")
-    assert cosine.at(50, 100) == pytest.approx(1.0)
+    cosine = LearningRate(peak=1.0, shape="cosine")
+    assert cosine.at(50, 100) == pytest.approx(0.5)
 
 
 @pytest.mark.slow

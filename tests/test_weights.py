@@ -123,6 +123,26 @@ def test_reads_what_the_formats_own_library_reads(
         assert ours[name].dtype == tensor.dtype
         assert torch.equal(ours[name], tensor)
     assert ours.metadata == {"k": "v"}
+    written = tmp_path / "y.safetensors"
+    write(written, tensors, {"z": "v", "a": "\u00fc\n"})
+    again = load_file(written)
+    assert again.keys() == theirs.keys()
+    assert all(torch.equal(again[name], theirs[name]) for name in theirs)
+    assert read(written).metadata == {"z": "v", "a": "\u00fc\n"}
+
+
+def test_written_bytes_depend_on_the_content_alone(tmp_path: Path) -> None:
+    tensors = {"b": torch.arange(5.0), "a": torch.ones(16), "c": torch.ones(3, 32).T, "d": torch.tensor(7)}
+    words = {str(k): "x" for k in range(20)}
+    write(tmp_path / "x", tensors, words)
+    write(tmp_path / "y", dict(reversed(tensors.items())), dict(reversed(words.items())))
+    assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
+    found = read(tmp_path / "x")
+    assert [found[name].data_ptr() % 64 for name in ("a", "c")] == [0, 0]
+    for name, wrong in (("", torch.ones(1)), ("../x", torch.ones(1)), ("a", torch.ones(1, dtype=torch.complex64))):
+        with pytest.raises(WeightsError):
+            write(tmp_path / "z", {name: wrong})
+    assert not (tmp_path / "z").exists()
 
 
 def test_what_was_read_can_be_written_and_changed_without_touching_the_file(small_file: Path) -> None:
@@ -255,10 +275,10 @@ def test_a_header_that_claims_gigabytes_is_refused_unread(tmp_path: Path) -> Non
 
 
 def _mutated(source: bytes, dice: random.Random) -> bytes:
-    raw = bytearray(source)
     head = 8 + int.from_bytes(source[:8], "little")
+    raw = bytearray(source[:head])
     for _ in range(dice.randint(1, 4)):
-        at = dice.randrange(min(head, len(raw)))
+        at = dice.randrange(len(raw))
         match dice.randrange(5):
             case 0:
                 raw[at] = dice.randrange(256)
@@ -269,11 +289,11 @@ def _mutated(source: bytes, dice: random.Random) -> bytes:
             case 3:
                 raw[at:at] = dice.choice([b'"', b"0", b"9", b"-", b"[", b"}", b",", b"e5", b"\x00", b'"a":'])
             case 4:
-                other = dice.randrange(min(head, len(raw)))
+                other = dice.randrange(len(raw))
                 raw[at : at + 3] = raw[other : other + 3]
     if dice.random() < 0.5:  # past the first check
-        raw[:8] = (head - 8 + len(raw) - len(source)).to_bytes(8, "little", signed=False)
-    return bytes(raw)
+        raw[:8] = (len(raw) - 8).to_bytes(8, "little")
+    return bytes(raw) + source[head:]
 
 
 def _fuzz(path: Path, count: int, seed: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from genzoo.cards import Card
+from genzoo.errors import printable
 from genzoo.registry import KINDS, default_zoo
 
 
@@ -70,7 +71,7 @@ def show(name: str, as_json: bool) -> None:
             ("versions", ", ".join(f"{key} {value}" for key, value in made.versions.items())),
         ]
     for label, value in rows:
-        click.echo(f"{label + ':':<11}{value}")
+        click.echo(f"{label + ':':<11}{printable(str(value))}")
     if card.results:
         click.echo("results:")
     for result in card.results:

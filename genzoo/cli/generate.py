@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from genzoo.cli.arguments import check_count, command_line, sampling_options, sampling_values
 from genzoo.registry import default_zoo
 
+#: Pictures on the sheet.
 GRID_LIMIT = 100
 
 
@@ -65,7 +67,7 @@ def generate(
         "genzoo:options": json.dumps(plain_options(chosen.model_dump(exclude={"labels"}))),
         "genzoo:versions": json.dumps(environment(device).versions),
     }
-    shown = []
+    shown: list[Any] = []
     written = 0
     with tqdm(total=count, unit="image", disable=None, leave=False) as bar:
         for images in model.batches(seeds, batch=batch, exact=exact, **given):
@@ -73,13 +75,14 @@ def generate(
                 number = seeds[written]
                 label = {"genzoo:label": str(given["labels"][written])} if labels else {}
                 save_png(folder / f"{number:010d}.png", image, {**about, "genzoo:seed": str(number), **label})
-                shown.append(image)
+                if len(shown) < GRID_LIMIT:
+                    shown.append(image)
                 written += 1
                 bar.update()
     import torch
 
-    columns = min(10, max(1, round(len(shown[:GRID_LIMIT]) ** 0.5)))
-    save_png(folder / "grid.png", grid(torch.stack(shown[:GRID_LIMIT]), columns=columns), about)
+    columns = min(10, max(1, round(len(shown) ** 0.5)))
+    save_png(folder / "grid.png", grid(torch.stack(shown), columns=columns), about)
     click.echo(f"{written} pictures and grid.png in {folder}")
 
 

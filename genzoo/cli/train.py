@@ -50,7 +50,7 @@ def train(recipe: str, out: Path, data: str | None, resume: bool, time_limit: st
             bar.n = progress.step
             shown = {key: f"{value:.4g}" for key, value in progress.values.items()}
             if progress.step % file.log_every == 0 or progress.step == file.steps:
-                bar.set_postfix(**shown, images_per_s=f"{progress.images_per_second:.0f}", refresh=False)
+                bar.set_postfix({**shown, "images/s": f"{progress.images_per_second:.0f}"}, refresh=False)
                 if bar.disable:
                     words = ", ".join(f"{key} {value}" for key, value in shown.items())
                     click.echo(

@@ -25,6 +25,8 @@ def _draw(results: Results, models: Sequence[ModelResult], ink: str) -> Any:
 
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
+    rates = [model.speed.images_per_second for model in models if model.speed]
+    middle = (min(rates) * max(rates)) ** 0.5
     for i, model in enumerate(models):
         score, speed = model.score("frechet"), model.speed
         if score is None or speed is None:
@@ -34,11 +36,14 @@ def _draw(results: Results, models: Sequence[ModelResult], ink: str) -> Any:
             reach = [[max(0.0, y - max(score.low, y * 1e-3))], [max(0.0, score.high - y)]]
             axes.errorbar([x], [y], yerr=reach, color=colour, capsize=3, linewidth=1.2)
         axes.plot([x], [y], MARKERS[i % len(MARKERS)], color=colour, markersize=8)
+        # Names of the faster models stand to the left of their marks, so that none runs out of the frame.
+        right = x > middle
         axes.annotate(
             inert(model.name),
             (x, y),
-            xytext=(8, 8),
+            xytext=(-8 if right else 8, 8),
             textcoords="offset points",
+            ha="right" if right else "left",
             color=ink,
             fontsize=9,
             parse_math=False,

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from genzoo.cards import Card
-from genzoo.formats import Files, Format, FormatError, card_name, licence
+from genzoo.errors import WeightsError
+from genzoo.formats import Files, Format, FormatError, bare_checkpoint, card_name, licence
 from genzoo.tensors import Header, Slot, Tensors
 
 PAPER = "Unpaired image-to-image translation using cycle-consistent adversarial networks, arXiv:1703.10593"
@@ -18,10 +19,10 @@ class Junyanz(Format):
     """``latest_net_G.pth``: a resnet of any number of blocks, or a U-Net of 5 to 10 halvings."""
 
     def detect(self, files: Files) -> str | None:
-        found = [name for name in files.names if name.endswith(".safetensors")]
-        if len(found) != 1:
-            return "no single safetensors file"
-        slots = _slots(files.header(found[0]))
+        try:
+            slots = _slots(files.header(bare_checkpoint(files)))
+        except WeightsError as error:
+            return str(error)
         first = slots.get("model.1.weight")
         if first is not None and len(first.shape) == 4 and first.shape[2:] == (7, 7):
             return None
@@ -30,7 +31,7 @@ class Junyanz(Format):
         return "no model.1.weight of 7x7 pixels, and no model.model.0.weight"
 
     def read(self, files: Files) -> tuple[Card, Tensors]:
-        name = next(name for name in files.names if name.endswith(".safetensors"))
+        name = bare_checkpoint(files)
         slots = _slots(files.header(name))
         try:
             config = _resnet(slots) if "model.1.weight" in slots else _unet(slots)

@@ -6,19 +6,14 @@ import re
 from collections.abc import Iterable, Mapping
 
 from genzoo.cards import Card
-from genzoo.formats import Files, Format, FormatError, card_name, licence
+from genzoo.errors import WeightsError
+from genzoo.formats import Files, Format, FormatError, bare_checkpoint, card_name, licence
 from genzoo.tensors import Header, Tensors
 
 PAPER = "Unsupervised representation learning with deep convolutional GANs, arXiv:1511.06434"
 
 #: Prefixes that training in parallel, and dictionaries of several networks, put before a name; the average goes first.
 PREFIXES = ("", "avgG.", "netG.", "state_dict.", "model.", "generator.")
-
-
-def only_file(files: Files) -> str | None:
-    """The one safetensors file that there is."""
-    found = [name for name in files.names if name.endswith(".safetensors")]
-    return found[0] if len(found) == 1 else None
 
 
 def prefix_of(header: Header, first: str) -> str | None:
@@ -36,10 +31,10 @@ class Script(Format):
     first, last = "main.0.weight", "main.12.weight"
 
     def detect(self, files: Files) -> str | None:
-        name = only_file(files)
-        if name is None:
-            return "no single safetensors file"
-        header = files.header(name)
+        try:
+            header = files.header(bare_checkpoint(files))
+        except WeightsError as error:
+            return str(error)
         prefix = prefix_of(header, self.first)
         if prefix is None:
             return f"no tensor {self.first}"
@@ -49,7 +44,7 @@ class Script(Format):
         return None
 
     def read(self, files: Files) -> tuple[Card, Tensors]:
-        name = only_file(files) or ""
+        name = bare_checkpoint(files)
         tensors = files.tensors(name)
         prefix = prefix_of(files.header(name), self.first) or ""
         names = {old: self.rename(old.removeprefix(prefix)) for old in tensors if old.startswith(prefix)}

@@ -45,7 +45,7 @@ class Distance(Metric):
 
 
 class Frechet(Distance):
-    """||mu - mu'||^2 + tr(S + S' - 2 (S S')^(1/2)): between Gaussians fitted to the features (Heusel et al. 2017, eq. 6).
+    """||mu - mu'||^2 + tr(S + S' - 2 (S S')^(1/2)): between Gaussians fitted to features (Heusel et al. 2017, eq. 6).
 
     Computed by torchmetrics. It is biased upwards by about D / n, so values at different n may not be compared.
     """
