@@ -26,10 +26,10 @@ from genzoo.images import to_bytes
 from genzoo.registry import Zoo, default_zoo
 from genzoo.results import Environment, Speed
 
-#: Repetitions of one image, and of one batch, after one that warms up.
-REPEATS = 5
-BATCH_REPEATS = 2
-#: No further repetitions after so many seconds.
+#: After one that warms up: at least so many repetitions and seconds, and none begun after ENOUGH seconds or MOST.
+LEAST = 10
+LEAST_SECONDS = 1.0
+MOST = 100
 ENOUGH = 8.0
 
 
@@ -119,9 +119,10 @@ def run(request: Request, zoo: Zoo) -> Speed:
         wait()
         return time.perf_counter() - begin
 
-    def repeat(count: int, times: int) -> tuple[float, ...]:
+    def repeat(count: int) -> tuple[float, ...]:
+        timed(count)
         taken: list[float] = []
-        while len(taken) < times and sum(taken) < ENOUGH:
+        while sum(taken) < ENOUGH and len(taken) < MOST and (len(taken) < LEAST or sum(taken) < LEAST_SECONDS):
             taken.append(timed(count))
         return tuple(taken)
 
@@ -133,9 +134,8 @@ def run(request: Request, zoo: Zoo) -> Speed:
     if cuda:
         torch.cuda.reset_peak_memory_stats(request.device)
     first = timed(1)
-    latency = repeat(1, REPEATS)
-    timed(request.batch)
-    batches = repeat(request.batch, BATCH_REPEATS)
+    latency = repeat(1)
+    batches = repeat(request.batch)
     peak = torch.cuda.max_memory_allocated(request.device) if cuda else resident_bytes("VmHWM")
     return Speed(
         load_seconds=loaded,

@@ -95,7 +95,8 @@ def parse(text: str, source: str) -> Document:
         data = reader.document()
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        where = f"{source}:{mark.line + 1}" if mark else source
+        # What is missing at the end is noticed behind it.
+        where = f"{source}:{min(mark.line, text.rstrip().count(chr(10))) + 1}" if mark else source
         raise DocumentError(f"{where}: not readable: {problem or str(error).splitlines()[0]}") from None
     except (ValueError, OverflowError):
         # An escape of a character that does not exist, or a version of a thousand digits.

@@ -1,4 +1,4 @@
-"""The zoo: plugins -> names -> classes and cards. Light: never imports torch itself.
+"""The zoo: plugins -> names -> classes and cards. Light: never imports torch itself, and pydantic only for a card.
 
 Every plugin is called by itself and its registrations are taken together or not at all, so that a broken plugin is
 named, skipped and shown, and never stops the others.
@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
-from pydantic import ValidationError
 
-from genzoo import documents, hookspecs
-from genzoo.cards import Card, read_catalogue
+from genzoo import hookspecs
 from genzoo.errors import CardError, GenzooError, OptionError, UnknownName, explain, nearest, printable
 
 if TYPE_CHECKING:
     import torch
 
+    from genzoo.cards import Card
     from genzoo.generator import Generator
 
 GROUP = "genzoo"
@@ -150,6 +149,10 @@ class Registrar:
 
     def card(self, card: Card | Mapping[str, Any]) -> None:
         """One model. Its files are looked for in the plugin's own folder."""
+        from pydantic import ValidationError
+
+        from genzoo.cards import Card
+
         try:
             checked = card if isinstance(card, Card) else Card.model_validate(dict(card))
         except ValidationError as error:
@@ -160,6 +163,8 @@ class Registrar:
 
     def catalogue(self, path: str | Path) -> None:
         """All cards of a registry.yaml that lies in the plugin's folder."""
+        from genzoo.cards import read_catalogue
+
         for card in read_catalogue(self._plugin.root / path):
             self.card(card)
 
@@ -171,21 +176,32 @@ class Zoo:
 
     Attributes:
         plugins: those that work, by name.
-        broken: those that were skipped, by name, with the cause.
         entries: (kind, name) -> class.
-        shelf: card name -> card and folder.
     """
 
     def __init__(self) -> None:
         self.plugins: dict[str, Plugin] = {}
-        self.broken: dict[str, Broken] = {}
         self.entries: dict[tuple[str, str], Entry] = {}
-        self.shelf: dict[str, Shelved] = {}
+        self._broken: dict[str, Broken] = {}
+        self._shelf: dict[str, Shelved] = {}
+        self._catalogue_waits = False
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
 
     def __repr__(self) -> str:
         return f"Zoo({len(self.plugins)} plugins, {len(self.shelf)} models)"
+
+    @property
+    def shelf(self) -> dict[str, Shelved]:
+        """Card name -> card and folder."""
+        self._hang_catalogue()
+        return self._shelf
+
+    @property
+    def broken(self) -> dict[str, Broken]:
+        """The plugins that were skipped, by name, with the cause."""
+        self._hang_catalogue()
+        return self._broken
 
     # -- filling -----------------------------------------------------------------------------------------------------
 
@@ -196,7 +212,7 @@ class Zoo:
         # Built-ins first, so that a newcomer that takes one of their names is the one that is refused.
         for found in sorted(_installed(), key=lambda f: (f.package != "genzoo", f.package, f.name)):
             zoo.add(found.load, name=found.name, package=found.package, version=found.version)
-        zoo._hang_catalogue()
+        zoo._catalogue_waits = True
         return zoo
 
     def add(self, load: Callable[[], Any], *, name: str, package: str = "local", version: str = "0") -> bool:
@@ -267,14 +283,22 @@ class Zoo:
             raise PluginError(f"it implements no hook: {advice} with @genzoo.hookimpl")
 
     def _hang_catalogue(self) -> None:
-        """The built-in cards: registry.yaml, whose files lie with the plugin that brings the card's generator."""
+        """The built-in cards: registry.yaml, whose files lie with the plugin that brings the card's generator.
+
+        Read when a card is first asked for: a command that needs none, as ``--help``, starts sooner.
+        """
+        if not self._catalogue_waits:
+            return
+        self._catalogue_waits = False
+        from genzoo.cards import read_catalogue
+
         path = catalogue_path()
         try:
             for card in read_catalogue(path):
                 entry = self.entries.get(("generator", card.generator))
                 root = entry.plugin.root if entry else path.parent
-                if card.name not in self.shelf:
-                    self.shelf[card.name] = Shelved(card, root)
+                if card.name not in self._shelf:
+                    self._shelf[card.name] = Shelved(card, root)
         except CardError as error:
             self._break(Plugin("registry.yaml", "genzoo", _version("genzoo"), path), error)
 
@@ -329,6 +353,10 @@ class Zoo:
 
     def make(self, kind: str, spec: str) -> Any:
         """An object from ``name`` or ``name:key=value,key=value``, as ``ddim:eta=0.5,spacing=trailing``."""
+        from pydantic import ValidationError
+
+        from genzoo.documents import scalar
+
         name, _, rest = spec.partition(":")
         given: dict[str, Any] = {}
         for part in filter(None, rest.split(",")):
@@ -338,7 +366,7 @@ class Zoo:
                 raise OptionError(f"{kind} {spec!r}: write options as name:key=value,key=value")
             if key in given:
                 raise OptionError(f"{kind} {spec!r}: {key} stands there twice")
-            given[key] = documents.scalar(value.strip())
+            given[key] = scalar(value.strip())
         name = name.strip()
         found = self.find(kind, name)
         fields = getattr(found, "model_fields", None)

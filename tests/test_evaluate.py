@@ -115,7 +115,8 @@ def test_speed_is_measured_in_a_fresh_process(tiny: str) -> None:
     assert speed.flops is not None
     assert speed.flops > 0
     assert speed.images_per_second > 0
-    assert len(speed.latency) == bench.REPEATS
+    assert len(speed.latency) >= bench.LEAST
+    assert len(speed.batch_seconds) >= bench.LEAST
     assert speed.peak_bytes is None or speed.peak_bytes > 50e6
     assert min(speed.load_seconds, speed.first_seconds, *speed.latency, *speed.batch_seconds) > 0
 

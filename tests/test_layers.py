@@ -180,3 +180,27 @@ for name in {REPORT!r}:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+#: Mathematics: these know tensors and each other, and neither files nor the network nor the command line.
+PURE = ["noise", "schedule", "grids", "denoiser", "scheduler", "guidance", "metric", "uncertainty"]
+WITH_FILES = [
+    "tensors",
+    "weights",
+    "hub",
+    "images",
+    "data",
+    "train",
+    "evaluate",
+    "bench",
+    "checkpoints",
+    "cli",
+    "report",
+]
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_mathematics_knows_no_files(name: str) -> None:
+    for item in found(ROOT / "genzoo" / f"{name}.py"):
+        assert item.name.split(".")[:2] not in [["genzoo", other] for other in WITH_FILES], item
+        assert item.name.partition(".")[0] not in ("os", "pathlib", "io", "huggingface_hub", "safetensors", "PIL"), item

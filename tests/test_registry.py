@@ -310,15 +310,26 @@ def test_a_class_itself_may_be_registered() -> None:
 
 
 @pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> Zoo:
-    """The zoo that the command line sees: two plugins work and every kind of broken one stands beside them."""
-    found = Zoo()
+def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[Zoo]:
+    """An empty zoo, which is what the command line finds installed.
+
+    ``default_zoo`` itself stays, for a module that is imported meanwhile would keep another in its place.
+    """
+    zoo = Zoo()
+    monkeypatch.setattr(Zoo, "discover", classmethod(lambda cls: zoo))
+    default_zoo.cache_clear()
+    yield zoo
+    default_zoo.cache_clear()
+
+
+@pytest.fixture
+def shown(program: Zoo) -> Zoo:
+    """Two plugins that work, and every kind of broken one beside them."""
+    found = program
     found.add(plugin(GOOD), name="good", package="good-package", version="1.2")
     for fault, (text, _) in BROKEN.items():
         found.add(plugin(text), name=fault.replace(" ", "-"), package="bad-package", version="6.6")
     found.add(plugin(GOOD.replace("good", "better")), name="better", package="better-package", version="3")
-    monkeypatch.setattr(registry, "default_zoo", lambda: found)
-    monkeypatch.setattr(importlib.import_module("genzoo.cli.catalogue"), "default_zoo", lambda: found)
     return found
 
 
@@ -354,14 +365,6 @@ GREETING = """
         'Say hello.'
         click.echo("hello " + name)
 """
-
-
-@pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch) -> Zoo:
-    found = Zoo()
-    monkeypatch.setattr(registry, "default_zoo", lambda: found)
-    monkeypatch.setattr(importlib.import_module("genzoo.cli.catalogue"), "default_zoo", lambda: found)
-    return found
 
 
 def test_a_plugin_adds_a_command(program: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
@@ -441,6 +444,7 @@ def distribution(folder: Path, package: str, points: str, metadata: str | None =
 
 def test_every_installed_plugin_is_discovered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Good and broken ones beside the built-in: an import error, a taken name, metadata in disorder."""
+    built_in = default_zoo()
     (tmp_path / "good_plugin.py").write_text(GOOD.replace("good_module", "m"))
     (tmp_path / "bad_plugin.py").write_text("import no_such_module")
     (tmp_path / "thief_plugin.py").write_text(
@@ -457,15 +461,15 @@ def test_every_installed_plugin_is_discovered(tmp_path: Path, monkeypatch: pytes
     zoo = Zoo.discover()
     assert zoo.plugins["my-good"][:3] == ("my-good", "a-good-package", "4.2")
     assert zoo.plugins["my-good"].root == tmp_path
-    assert zoo.plugins.keys() == default_zoo().plugins.keys() | {"my-good"}
-    assert zoo.names("scheduler") == sorted([*default_zoo().names("scheduler"), "good"])
+    assert zoo.plugins.keys() == built_in.plugins.keys() | {"my-good"}
+    assert zoo.names("scheduler") == sorted([*built_in.names("scheduler"), "good"])
     causes = {broken.name: broken.cause for broken in zoo.broken.values()}
     assert causes["my-bad"] == "ModuleNotFoundError: No module named 'no_such_module'"
     assert "scheduler 'ddim' is taken by plugin 'diffusion'" in causes["my-thief"]
     assert "a plugin named 'diffusion' is here already" in causes["diffusion (a-namesake)"]
     assert any("no_plugin_here" in cause for cause in causes.values())
     assert {broken.package for broken in zoo.broken.values()} >= {"a-bad-package", "a-thief", "a-namesake"}
-    assert zoo.shelf.keys() == default_zoo().shelf.keys()
+    assert zoo.shelf.keys() == built_in.shelf.keys()
 
 
 def test_the_built_in_plugins_all_work() -> None:

@@ -51,6 +51,8 @@ class Commands(click.Group):
         return sorted({*COMMANDS, *super().list_commands(ctx)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if COMMANDS.get(cmd_name) != "catalogue":
+            gc.enable()  # this one may run for hours; see main
         if cmd_name not in COMMANDS:
             return super().get_command(ctx, cmd_name)
         module = importlib.import_module(f"genzoo.cli.{COMMANDS[cmd_name]}")
@@ -80,8 +82,13 @@ def cli(debug: bool) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """The program. Exits with 0, with 2 for what the user can mend, or with 128 and a signal's number."""
+    # All that a start makes stays to the end: looking through it for garbage, above all at the exit, would take a tenth
+    # of the time of a command that only tells something.
+    gc.disable()
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    code = run(sys.argv[1:] if argv is None else argv)
+    gc.freeze()
+    sys.exit(code)
 
 
 def _terminate(number: int, frame: Any) -> None:
@@ -116,18 +123,12 @@ def run(arguments: list[str]) -> int:
 
 def _program() -> Commands:
     """The commands of genzoo and of its plugins."""
-    # What is made here stays: looking through it for garbage again and again would be a tenth of the start.
-    gc.disable()
-    try:
-        from genzoo.registry import default_zoo
+    from genzoo.registry import default_zoo
 
-        # A copy, because plugins add to it.
-        program = copy.copy(cli)
-        program.commands = dict(cli.commands)
-        default_zoo().extend_cli(program)
-        gc.freeze()
-    finally:
-        gc.enable()
+    # A copy, because plugins add to it.
+    program = copy.copy(cli)
+    program.commands = dict(cli.commands)
+    default_zoo().extend_cli(program)
     return program
 
 

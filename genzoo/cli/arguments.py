@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import click
 
-from genzoo.documents import scalar
 from genzoo.errors import OptionError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,6 +40,8 @@ def sampling_values(
     steps: int | None, scheduler: str | None, guidance: str | None, extra: tuple[str, ...]
 ) -> dict[str, Any]:
     """The options that were given, as generate takes them."""
+    from genzoo.documents import scalar
+
     given: dict[str, Any] = {}
     if steps is not None:
         given["steps"] = steps

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from genzoo.cards import Card
 from genzoo.errors import printable
 from genzoo.registry import KINDS, default_zoo
+
+if TYPE_CHECKING:
+    from genzoo.cards import Card
 
 
 @click.command("list")
