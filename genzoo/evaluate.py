@@ -250,7 +250,7 @@ class Comparison:
             yield from self._model(name, row)
         except OptionError:
             raise
-        except (GenzooError, RuntimeError, ValueError, TypeError, MemoryError) as error:
+        except Exception as error:  # a third party's code may raise anything; the other models are still wanted
             text = " ".join(str(error).split()) or type(error).__name__
             yield row.model_copy(update={"failed": text[:2000]})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import importlib
+import os
 import signal
 import sys
 from typing import Any
@@ -85,6 +86,9 @@ def main(argv: list[str] | None = None) -> None:
     # All that a start makes stays to the end: looking through it for garbage, above all at the exit, would take a tenth
     # of the time of a command that only tells something.
     gc.disable()
+    # Threads that wait for work spin for a moment, then sleep: spinning on beside another program costs minutes, and
+    # sleeping at once doubles the time of one picture. OpenMP reads it when torch is imported; a user's setting wins.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     signal.signal(signal.SIGTERM, _terminate)
     code = run(sys.argv[1:] if argv is None else argv)
     gc.freeze()
