@@ -208,7 +208,9 @@ class Comparison:
             raise OptionError(f"{len(request.seeds)} images are too few to measure anything; give -n 20 or more")
         # All names are resolved before anything is computed: a misspelt last one must not cost the first ones' minutes.
         self.cards = {name: find_card(zoo, name) for name in request.models}
-        wanted = zoo.names("metric") if request.metrics is None else request.metrics
+        # In the order that their plugins chose, which is the order of the report.
+        registered = [name for kind, name in zoo.entries if kind == "metric"]
+        wanted = registered if request.metrics is None else request.metrics
         self.metrics = {spec.partition(":")[0]: cast(Metric, zoo.make("metric", spec)) for spec in wanted}
         self.extractor = find_extractor(zoo, request.extractor, request.dataset)
         self.reference = reference_of(zoo, self.extractor, request.dataset, "test")

@@ -103,7 +103,7 @@ def write(results: Results, out: Path, sort: str) -> None:
     from genzoo.report import write_report
     from genzoo.report.table import terminal, verdicts
 
-    paths = write_report(results, out)
+    paths = write_report(results, out, sort)
     click.echo(terminal(results, sort))
     click.echo()
     for line in verdicts(results):

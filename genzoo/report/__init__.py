@@ -12,9 +12,9 @@ from genzoo.results import Results
 __all__ = ["html", "markdown", "write_report"]
 
 
-def write_report(results: Results, folder: Path) -> list[Path]:
+def write_report(results: Results, folder: Path, sort: str | None = None) -> list[Path]:
     """Write report.html, report.md and results.json into a folder, each whole or not at all; returns their paths."""
-    parts = {"report.html": html(results), "report.md": markdown(results), "results.json": results.to_json()}
+    parts = {"report.html": html(results, sort), "report.md": markdown(results), "results.json": results.to_json()}
     for name, text in parts.items():
         write_whole(folder / name, text)
     return [folder / name for name in parts]

@@ -26,9 +26,9 @@ def _template() -> jinja2.Template:
     return environment.from_string(text)
 
 
-def html(results: Results) -> str:
-    """The page of a comparison. Everything that came from cards, labels and plugins is escaped."""
-    heads, rows = table.rows(results)
+def html(results: Results, sort: str | None = None) -> str:
+    """The page of a comparison, ordered by the column ``sort``; text from cards, labels and plugins is escaped."""
+    heads, rows = table.rows(results, sort)
     context: dict[str, Any] = {
         "results": results,
         "heads": heads,
