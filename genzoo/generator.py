@@ -144,7 +144,7 @@ class Generator(nn.Module, ABC):
             folded = {name.casefold(): i for i, name in reversed(list(enumerate(self.classes)))}
             if label.casefold() in folded:
                 return folded[label.casefold()]
-            if not label.isdecimal():
+            if not label.isdecimal() or len(label) > 18:  # more digits than any count of classes has
                 raise OptionError(str(UnknownName("label", label, self.classes)))
         if not 0 <= int(label) < self.num_classes:
             raise OptionError(f"label {label} is out of range; this model knows 0 to {self.num_classes - 1}")
