@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from genzoo.results import ModelResult, Results, Score, median
+from genzoo.results import ModelResult, Results, Score
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _latency(model: ModelResult) -> Cell:
     if model.speed is None:
         return NOTHING
     times = model.speed.latency
-    value = median(times)
+    value = model.speed.median_latency
     return Cell(value, seconds(value), min(times), max(times), detail=f"of {len(times)}, batch 1")
 
 
