@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
@@ -55,6 +55,8 @@ class Generator(nn.Module, ABC):
     Options: ClassVar[type[Options]] = Options
     #: Whether it changes given images, rather than making them from noise.
     takes_images: ClassVar[bool] = False
+    #: Options that trade quality for control or variety, with the values at which a comparison measures the trade.
+    control: ClassVar[Mapping[str, Sequence[float]]] = {}
 
     def __init__(self, config: Frozen) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from genzoo.frozen import Frozen
+from genzoo.frozen import Frozen, Seq
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,18 @@ class Features:
             return None if tensor is None else tensor[rows]
 
         return Features(self.vectors[rows], pick(self.logits), pick(self.labels))
+
+
+@dataclass(frozen=True)
+class Reference(Features):
+    """What models are held against: features of real images, with true labels.
+
+    Attributes:
+        train: features of the images that the models may have been trained on, for a check on copies; None where they
+            are not at hand.
+    """
+
+    train: Features | None = None
 
 
 class Extractor(ABC):
@@ -78,12 +90,14 @@ class Estimate(Frozen):
         value: the estimate.
         low, high: a 95 % interval; None where none is known, never a guess.
         n: generated images it rests on.
+        by_class: the value in each class, null where unknown; empty for a metric that has none.
     """
 
     value: Annotated[float, Field(ge=-1e12, le=1e12)]
     low: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
     high: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
     n: Annotated[int, Field(ge=1, le=10**9)]
+    by_class: Seq[float | None] = ()
 
 
 class Metric(Frozen, ABC):
@@ -94,6 +108,7 @@ class Metric(Frozen, ABC):
         paper: where it was defined.
         unit: of the value, as "%"; empty for a bare number.
         better: "lower" or "higher".
+        pooled: whether it wants the images of all repetitions at once, rather than one value for each.
     """
 
     title: ClassVar[str]
@@ -101,7 +116,8 @@ class Metric(Frozen, ABC):
     unit: ClassVar[str] = ""
     better: ClassVar[str]
     about: ClassVar[str] = ""
+    pooled: ClassVar[bool] = False
 
     @abstractmethod
-    def __call__(self, fake: Features, reference: Features) -> Estimate | None:
+    def __call__(self, fake: Features, reference: Reference) -> Estimate | None:
         """The estimate, or None where the metric does not apply (as label accuracy to an unconditional model)."""

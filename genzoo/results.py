@@ -43,7 +43,16 @@ class Environment(Frozen):
 
 
 class Score(Frozen):
-    """One metric of one model, never without its n, extractor and interval (null where none is known)."""
+    """One metric of one model, never without its n, extractor and interval (null where none is known).
+
+    Attributes:
+        metric: its registered name.
+        title, unit, better, about, paper: what a reader needs, from the metric.
+        value, low, high: the mean over the repetitions, with a 95 % interval.
+        n: images a repetition; all of them for a metric that pools them.
+        repeats: the value of each repetition, where there are several: other seeds, and nothing else.
+        by_class: the value in each class of ``Results.classes``; empty where the metric has none, null where unknown.
+    """
 
     metric: Label
     title: Label
@@ -55,6 +64,8 @@ class Score(Frozen):
     low: Number | None
     high: Number | None
     n: Annotated[int, Field(ge=1, le=10**12)]
+    repeats: Seq[Number] = ()
+    by_class: Seq[Number | None] = ()
 
 
 class Speed(Frozen):
@@ -115,6 +126,113 @@ class Sheet(Frozen):
     seeds: Seq[int] = ()
 
 
+class Neighbours(Frozen):
+    """Generated images beside the training images nearest to them, those nearest of all first: were any copied?
+
+    Attributes:
+        png: two rows, base64: the generated images, and below each its nearest training image.
+        seeds: of the generated images.
+        distances: to the nearest training image, in the extractor's features.
+        searched: training images that were searched.
+    """
+
+    png: Annotated[str, Field(max_length=64 << 20, pattern=r"^[A-Za-z0-9+/=]*$")]
+    seeds: Seq[int]
+    distances: Seq[Number]
+    searched: Count
+
+
+class Setting(Frozen):
+    """One point of a sweep: the option's value, and what was measured there."""
+
+    value: Number
+    scores: Seq[Score]
+
+
+class Sweep(Frozen):
+    """What turning one option does: control against the quality that it costs.
+
+    Attributes:
+        option: as "guidance" or "truncation".
+        n: images at each point, fewer than the comparison's own: distances hold among these points only.
+        points: by value.
+    """
+
+    option: Name
+    n: Annotated[int, Field(ge=1, le=10**12)]
+    points: Seq[Setting]
+
+
+class Milestone(Frozen):
+    """How a training run stood.
+
+    Attributes:
+        step: steps done.
+        seconds: of training so far.
+        scores: measured values by metric, where they were measured.
+        losses: logged values by name, where they were logged.
+    """
+
+    step: Count
+    seconds: Number
+    scores: dict[str, Number] = Field(default_factory=dict)
+    losses: dict[str, Number] = Field(default_factory=dict)
+
+
+class Run(Frozen):
+    """One training run of a family.
+
+    Attributes:
+        seed: of the run.
+        milestones: by step; those with scores are the measured curve.
+        failed: why it ended early, as by a loss that is not finite.
+        collapsed: why it counts as collapsed; null where it does not.
+    """
+
+    seed: Count
+    milestones: Seq[Milestone] = ()
+    failed: Text | None = None
+    collapsed: Text | None = None
+
+
+class Family(Frozen):
+    """A family trained from several seeds with one recipe.
+
+    Attributes:
+        name: the recipe's, as "dcgan.tiny".
+        recipe: the registered recipe.
+        steps, batch: of each run.
+        parameters: of the generator.
+        runs: one a seed.
+    """
+
+    name: Label
+    recipe: Label
+    steps: Count
+    batch: Count
+    parameters: Count = 0
+    runs: Seq[Run]
+
+
+class Stability(Frozen):
+    """What ``genzoo stability`` saw: families trained alike from several seeds.
+
+    Attributes:
+        made, command, environment: as of a comparison.
+        dataset, extractor, digest, n: what the distances are measured with.
+    """
+
+    format: Literal["genzoo.stability/1"] = "genzoo.stability/1"
+    made: Line
+    command: Text
+    environment: Environment
+    dataset: Name
+    extractor: Label
+    digest: Sha256
+    n: Annotated[int, Field(ge=1, le=10**12)]
+    families: Seq[Family]
+
+
 class ModelResult(Frozen):
     """Everything measured of one model, or of real images (``kind`` "data", the floor).
 
@@ -124,6 +242,10 @@ class ModelResult(Frozen):
         parameters, file_bytes: of the model; 0 for data.
         weights: sha256 of the weights.
         failed: why there are no numbers, where it failed.
+        neighbours: the memorisation check's pictures.
+        sweeps: control curves.
+        training: the measured curve of its training, from its card.
+        environment: where this row was measured, where that is not the results' own (merged results).
     """
 
     name: Label
@@ -138,6 +260,10 @@ class ModelResult(Frozen):
     speed: Speed | None = None
     sheet: Sheet | None = None
     failed: Text | None = None
+    neighbours: Neighbours | None = None
+    sweeps: Seq[Sweep] = ()
+    training: Seq[Milestone] = ()
+    environment: Environment | None = None
 
     def score(self, metric: str) -> Score | None:
         """The score of that metric, or None."""
@@ -153,7 +279,8 @@ class Results(Frozen):
         dataset, split: what the models are held against.
         reference_n: real images in the reference.
         extractor, digest: what looked at the images, and the sha256 of it.
-        n, seeds: images per model, and their seeds in words.
+        n, repeats, seeds: images per model and repetition, repetitions, and all their seeds in words.
+        classes: names of the data set's classes.
         exact: whether short batches were padded.
         batch: images per network call.
     """
@@ -168,9 +295,12 @@ class Results(Frozen):
     extractor: Label
     digest: Sha256
     n: Annotated[int, Field(ge=1, le=10**12)]
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 1
     seeds: Line
+    classes: Seq[Label] = ()
     batch: Annotated[int, Field(ge=1)]
     models: Seq[ModelResult]
+    stability: Seq[Stability] = ()
 
     def to_json(self) -> str:
         """The file's text."""
