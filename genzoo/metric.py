@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -11,6 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from genzoo.frozen import Frozen, Seq
+from genzoo.results import Theme
+from genzoo.uncertainty import jackknife
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,26 @@ class Reference(Features):
 class Extractor(ABC):
     """Images -> features. A result names its extractor and digest; those of two extractors never share a column.
 
+    Any module becomes one in a few lines, registered by ``zoo.extractor("mine", "my_package.eyes:Mine")``::
+
+        class Mine(genzoo.Extractor):
+            name, width = "mine (512 wide, 64x64 bicubic)", 512
+            digest = "9f86d081..."  # sha256 of its weights
+
+            @functools.cached_property
+            def network(self):  # at the first image, not when the zoo lists it
+                return my_network().eval()
+
+            def extract(self, images):
+                images = F.interpolate(images, (64, 64), mode="bicubic").clamp(-1, 1).expand(-1, 3, -1, -1)
+                return Features(self.network(images))
+
     Attributes:
-        name: as people know it, with what matters of it.
+        name: as people know it, with what matters of it, as how it resizes.
         width: D, the length of a feature vector.
-        classes: names of the classes that it tells apart; empty where it tells none.
+        classes: names of the classes that it tells apart, in the order of its logits; these must be the data set's for
+            the metrics of classes to make sense, and an extractor with others gives no logits. Empty where it tells
+            none.
     """
 
     name: str
@@ -99,6 +118,22 @@ class Estimate(Frozen):
     n: Annotated[int, Field(ge=1, le=10**9)]
     by_class: Seq[float | None] = ()
 
+    @classmethod
+    def jackknifed(
+        cls, n: int, value: Callable[[Tensor], float], by_class: Seq[float | None] = (), *, share: bool = False
+    ) -> Estimate:
+        """A statistic of n images, with the jackknife's interval where they are enough for one.
+
+        Args:
+            n: generated images.
+            value: the statistic over a tensor of row numbers, int64.
+            by_class: as above.
+            share: whether it is a mean of values in [0, 1]; so is its interval, then.
+        """
+        whole = value(torch.arange(n))
+        low, high = jackknife(n, value, whole, share=share) or (None, None)
+        return cls(value=whole, low=low, high=high, n=n, by_class=by_class)
+
 
 class Metric(Frozen, ABC):
     """Samples and a reference -> a number. Frozen: its fields are settings.
@@ -108,6 +143,7 @@ class Metric(Frozen, ABC):
         paper: where it was defined.
         unit: of the value, as "%"; empty for a bare number.
         better: "lower" or "higher".
+        theme: what it tells of: the report makes a table of each.
         pooled: whether it wants the images of all repetitions at once, rather than one value for each.
     """
 
@@ -115,6 +151,7 @@ class Metric(Frozen, ABC):
     paper: ClassVar[str]
     unit: ClassVar[str] = ""
     better: ClassVar[str]
+    theme: ClassVar[Theme] = "quality"
     about: ClassVar[str] = ""
     pooled: ClassVar[bool] = False
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
+
 from genzoo.metric import Estimate, Features, Metric
+from genzoo.results import Theme
 from genzoo.uncertainty import wilson
 
 
@@ -18,11 +21,21 @@ class LabelAccuracy(Metric):
     paper: ClassVar[str] = "https://arxiv.org/abs/1905.10887"
     unit: ClassVar[str] = "%"
     better: ClassVar[str] = "higher"
+    theme: ClassVar[Theme] = "control"
     about: ClassVar[str] = "How often a picture is recognised as the class that was asked for."
 
     def __call__(self, fake: Features, reference: Features) -> Estimate | None:
         if fake.labels is None or fake.logits is None:
             return None
-        hits = int((fake.logits.argmax(1) == fake.labels).sum())
-        low, high = wilson(hits, len(fake))
-        return Estimate(value=100 * hits / len(fake), low=100 * low, high=100 * high, n=len(fake))
+        right = fake.logits.argmax(1) == fake.labels
+        classes = fake.logits.shape[1]
+        asked = torch.bincount(fake.labels, minlength=classes).tolist()
+        met = torch.bincount(fake.labels[right], minlength=classes).tolist()
+        low, high = wilson(sum(met), len(fake))
+        return Estimate(
+            value=100 * sum(met) / len(fake),
+            low=100 * low,
+            high=100 * high,
+            n=len(fake),
+            by_class=tuple(100 * hits / count if count else None for hits, count in zip(met, asked, strict=True)),
+        )
