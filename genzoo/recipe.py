@@ -6,14 +6,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from genzoo.data import Images
+from genzoo.errors import TrainingError
 from genzoo.frozen import Frozen
+
+if TYPE_CHECKING:
+    from genzoo.generator import Generator
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,14 @@ class Recipe(ABC):
     def preview(self) -> Tensor | None:
         """Images (N, C, H, W) in [-1, 1] that show how it stands, or None."""
         return None
+
+
+def check_fit(model: Generator, images: Images) -> None:
+    """Raise TrainingError where a generator's images or classes are not those of the data that it would learn from."""
+    if model.shape != images.shape:
+        raise TrainingError(f"the model makes images of {model.shape}, but {images.name} holds {images.shape}")
+    if model.num_classes and model.num_classes != len(images.classes):
+        raise TrainingError(f"num_classes is {model.num_classes}, but {images.name} has {len(images.classes)} classes")
 
 
 class LearningRate(Frozen):

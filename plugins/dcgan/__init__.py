@@ -8,3 +8,4 @@ from genzoo.registry import Registrar
 def register(zoo: Registrar) -> None:
     zoo.generator("dcgan", "genzoo_plugins.dcgan.model:DCGAN")
     zoo.recipe("dcgan", "genzoo_plugins.dcgan.recipe:DCGANRecipe")
+    zoo.preset("dcgan.tiny", "recipes/tiny.yaml")

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from genzoo.data import Images
 from genzoo.denoiser import Prediction, target
-from genzoo.errors import TrainingError
 from genzoo.frozen import Frozen
-from genzoo.recipe import Batch, LearningRate, Recipe, Trained, autocast, finite_norm, update_average
+from genzoo.recipe import Batch, LearningRate, Recipe, Trained, autocast, check_fit, finite_norm, update_average
 from genzoo_plugins.diffusion.model import Diffusion, DiffusionConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -69,12 +68,7 @@ class DiffusionRecipe(Recipe):
 
     def __init__(self, config: DiffusionRecipeConfig, images: Images, *, steps: int, device: torch.device) -> None:
         model = Diffusion(config.model)
-        if model.shape != images.shape:
-            raise TrainingError(f"the model makes images of {model.shape}, but {images.name} holds {images.shape}")
-        if model.num_classes and model.num_classes != len(images.classes):
-            raise TrainingError(
-                f"num_classes is {model.num_classes}, but {images.name} has {len(images.classes)} classes"
-            )
+        check_fit(model, images)
         self.config, self.steps, self.device = config, steps, device
         self.model = model.to(device).train()
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()

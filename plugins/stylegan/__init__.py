@@ -7,4 +7,6 @@ from genzoo.registry import Registrar
 @hookimpl
 def register(zoo: Registrar) -> None:
     zoo.generator("stylegan", "genzoo_plugins.stylegan.model:StyleGAN")
+    zoo.format("stylegan2-rosinality", "genzoo_plugins.stylegan.layout:Rosinality")
     zoo.recipe("stylegan", "genzoo_plugins.stylegan.recipe:StyleGANRecipe")
+    zoo.preset("stylegan-lite.tiny", "recipes/tiny.yaml")

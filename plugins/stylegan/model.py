@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 import torch
@@ -13,10 +12,11 @@ from torch import Tensor
 from genzoo.errors import OptionError
 from genzoo.frozen import Frozen
 from genzoo.generator import DEFAULT_BATCH, Generator, Options, evaluating
+from genzoo.interpolation import stops
 from genzoo.noise import SEED_LIMIT, Noise
 from genzoo_plugins.stylegan.network import Network, StyleGANConfig
 
-__all__ = ["StyleGAN", "StyleGANOptions", "slerp"]
+__all__ = ["StyleGAN", "StyleGANOptions"]
 
 LayerNoise = Literal["fresh", "fixed", "none"]
 Space = Literal["w", "z"]
@@ -40,20 +40,6 @@ class StyleGANOptions(Options):
     ] = "fresh"
 
 
-def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Great-circle interpolation (K. Shoemake 1985): (D,), (D,) and t (T,) in [0, 1] -> (T, D).
-
-    Normal noise lies near a sphere, where a straight line would leave it. Along a line where a and b are (nearly)
-    parallel.
-    """
-    cosine = torch.dot(a, b) / (a.norm() * b.norm()).clamp(min=1e-12)
-    angle = torch.arccos(cosine.clamp(-1, 1))
-    t = t[:, None]
-    if math.sin(float(angle)) < 1e-4:
-        return torch.lerp(a, b, t)
-    return (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
-
-
 class StyleGAN(Generator):
     """A style-based GAN (Karras et al. 2019, 2020), class-conditional where its config names classes.
 
@@ -63,6 +49,7 @@ class StyleGAN(Generator):
 
     Config: ClassVar[type[Frozen]] = StyleGANConfig
     Options: ClassVar[type[Options]] = StyleGANOptions
+    control: ClassVar[Mapping[str, Sequence[float]]] = {"truncation": (0.4, 0.6, 0.7, 0.8, 0.9, 1.0)}
     config: StyleGANConfig
     mean_latent: Tensor
 
@@ -140,59 +127,42 @@ class StyleGAN(Generator):
         yield self.network(w, self.layer_noise(noise, options.layer_noise))
 
     def interpolate(
-        self, seeds: Sequence[int], frames: int, *, space: Space = "w", batch: int = DEFAULT_BATCH, **options: Any
+        self,
+        seeds: Sequence[int],
+        frames: int,
+        *,
+        loop: bool = False,
+        space: Space = "w",
+        batch: int | None = None,
+        exact: bool = False,
+        **options: Any,
     ) -> Tensor:
-        """The way from seed to seed: float32 ((len(seeds) - 1) * frames + 1, C, H, W) in [-1, 1].
-
-        Frame k * frames is seed k's image, but for the layer noise: all frames share that of the first seed, so that
-        nothing flickers.
+        """The way from seed to seed, as every generator's, but by default through w.
 
         Args:
-            seeds: two or more.
-            frames: from one seed to the next.
-            space: "w" goes straight from style to style, and from class to class where ``labels`` has one per seed;
-                "z" goes along great circles of the noise, within one class.
-            batch: images per network call.
-            options: as for ``generate``; without labels "w" lets each seed draw its class, "z" takes the first's.
-
-        Raises:
-            OptionError: fewer than two seeds, frames below 1, unknown options, two classes in z.
+            seeds, frames, loop, batch, exact: as for every generator.
+            space: "w" goes straight from style to style, and from class to class where ``labels`` has one per seed or
+                each seed draws its own; "z" goes through the noise.
+            options: as for ``generate``.
         """
-        wanted = cast(StyleGANOptions, self.options(**options))
-        ends = Noise(seeds, device=self.device, dtype=self.dtype)
-        if len(ends) < 2:
-            raise OptionError(f"{len(ends)} seeds; give two or more to go from one to the next")
-        if frames < 1 or batch < 1:
-            raise OptionError(f"frames={frames}, batch={batch}: give 1 or more")
         if space not in get_args(Space):
             raise OptionError(f"space={space!r} is unknown; known: {', '.join(get_args(Space))}")
+        if space == "z":
+            return super().interpolate(seeds, frames, loop=loop, batch=batch, exact=exact, **options)
+        wanted = cast(StyleGANOptions, self.options(**options))
+        ends = Noise(seeds, device=self.device, dtype=self.dtype)
+        places = stops(len(ends), frames, loop)
         labels = self.label_numbers(wanted.labels, ends)
-        if space == "z" and labels is not None:
-            if wanted.labels is not None and len(set(labels)) > 1:
-                raise OptionError("z has no way between classes; give one label, or space='w'")
-            labels = (labels[0],) * len(ends)
+        size = DEFAULT_BATCH if batch is None else batch
+        if size < 1:
+            raise OptionError(f"batch={batch} is out of range; give 1 or more")
         with evaluating(self), torch.inference_mode():
-            points = ends.normal(self.config.latent)
-            if space == "w":
-                points = self.latents(points, self._labels(labels), wanted)
-            path = _path(points, frames, space)
+            styles = self.latents(ends.normal(self.config.latent), self._labels(labels), wanted)
+            path = torch.stack([torch.lerp(styles[here], styles[there], part) for here, there, part in places])
+            if exact:
+                path = torch.cat([path, path[-1:].expand(-len(path) % size, -1, -1)])
             first = Noise(ends.seeds[:1], device=self.device, dtype=self.dtype)
             first.normal(self.config.latent)
             noise = self.layer_noise(first, wanted.layer_noise)
-            images = []
-            for start in range(0, len(path), batch):
-                w = path[start : start + batch]
-                if space == "z":
-                    w = self.latents(w, self._labels(labels and labels[:1] * len(w)), wanted)
-                images.append(self.network(w, noise).float().clamp(-1, 1))
-        return torch.cat(images).clone()
-
-
-def _path(points: Tensor, frames: int, space: Space) -> Tensor:
-    """The way along ``points`` (K, ...): ((K - 1) * frames + 1, ...), the points themselves among them, exactly."""
-    t = torch.arange(frames, device=points.device, dtype=points.dtype) / frames
-    legs = []
-    for a, b in zip(points[:-1], points[1:], strict=True):
-        leg = slerp(a, b, t) if space == "z" else a + t.view(-1, *[1] * a.ndim) * (b - a)
-        legs += [a[None], leg[1:]]
-    return torch.cat([*legs, points[-1:]])
+            images = [self.network(w, noise).float().clamp(-1, 1).cpu() for w in torch.split(path, size)]
+        return torch.cat(images)[: len(places)].clone()

@@ -1,4 +1,4 @@
-"""Adversarial losses on logits, as pure functions of them.
+"""Adversarial losses and their gradient penalty on logits, as pure functions of them.
 
 Every loss is a pair: ``discriminator(real_logits, fake_logits)`` is minimised over the discriminator D, and
 ``generator(fake_logits)`` over the generator G. Logits are floating point tensors of any shape, usually (N,), and

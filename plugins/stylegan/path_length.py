@@ -1,38 +1,13 @@
-"""What StyleGAN minimises: the non-saturating loss and its two regularisers. Logits are (N,), losses scalars."""
+"""Path-length regularisation of a style-based generator."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["PathLength", "discriminator_loss", "generator_loss", "r1_penalty"]
-
-
-def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """``-E[log sigmoid(D(x))] - E[log(1 - sigmoid(D(G(z))))]`` (Goodfellow et al. 2014, arXiv:1406.2661, eq. 1)."""
-    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
-
-
-def generator_loss(fake_logits: Tensor) -> Tensor:
-    """``-E[log sigmoid(D(G(z)))]``, the non-saturating form of the same paper's section 3."""
-    return F.softplus(-fake_logits).mean()
-
-
-def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
-    """``E[||grad_x D(x)||^2]`` over real images x (Mescheder, Geiger & Nowozin 2018, arXiv:1801.04406, eq. 9).
-
-    Args:
-        logits: (N,) of ``images``, with their graph.
-        images: (N, ...), which require a gradient.
-
-    Returns:
-        The penalty without its weight gamma / 2, differentiable with respect to D's parameters.
-    """
-    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    return gradient.square().flatten(1).sum(dim=1).mean()
+__all__ = ["PathLength"]
 
 
 class PathLength(nn.Module):
