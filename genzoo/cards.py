@@ -12,13 +12,13 @@ from pydantic import AfterValidator, Field, StringConstraints
 from genzoo.documents import Document, DocumentError, load
 from genzoo.errors import CardError
 from genzoo.frozen import Frozen, Seq, Size
+from genzoo.runs import Milestone
 
 #: One line of text without control characters and overrides of the reading direction: inert in a terminal.
 Line = Annotated[
     str,
     StringConstraints(min_length=1, max_length=400, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]*$"),
 ]
-Text = Annotated[str, StringConstraints(max_length=4000)]
 Name = Annotated[str, StringConstraints(max_length=80, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 CardName = Annotated[str, StringConstraints(max_length=120, pattern=r"^[a-z0-9][a-z0-9-]*(\.[a-z0-9][a-z0-9-]*)+$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -71,6 +71,7 @@ class Training(Frozen):
         minutes: wall-clock time of the run.
         hardware: what it ran on.
         versions: of what matters, as torch.
+        curve: what was measured on the way, where anything was.
     """
 
     recipe: Inside
@@ -81,6 +82,7 @@ class Training(Frozen):
     minutes: Annotated[float, Field(gt=0, le=1e7)]
     hardware: Line
     versions: Annotated[dict[Line, Line], Field(max_length=20)]
+    curve: Seq[Milestone] = ()
 
 
 class Measured(Frozen):

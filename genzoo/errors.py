@@ -56,6 +56,10 @@ class TrainingError(GenzooError):
     """A training run that cannot start, continue or resume."""
 
 
+class NotFinite(TrainingError):
+    """A loss, weights or images that hold NaN or infinity: the training of the model went astray."""
+
+
 class ResultsError(GenzooError):
     """Results that cannot be read, or that may not stand beside one another."""
 
@@ -121,3 +125,15 @@ def printable(text: str) -> str:
     """Text on one line that a terminal only shows: no escape sequence, line break or half character in it is left."""
     words = " ".join(text.split())
     return words if words.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+
+
+def cause(error: BaseException) -> str:
+    """What a plugin's failure was, on one line: the message, with the kind of error where it is not one of ours."""
+    text = printable(str(error)) or "no message"
+    return text if isinstance(error, GenzooError) else f"{type(error).__name__}: {text}"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch says so on the CPU by a bare RuntimeError."""
+    text = str(error).lower() if isinstance(error, RuntimeError) else ""
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

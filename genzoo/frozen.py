@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict, Field, Strict, StringConstraints
 
 T = TypeVar("T")
 
@@ -16,6 +16,14 @@ Size = Annotated[int, Field(ge=1, le=65536)]
 
 #: A finite real number of ordinary magnitude.
 Real = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
+
+#: A measured number, and a number of things.
+Number = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+
+#: What names something to people, and some sentences.
+Label = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[str, StringConstraints(max_length=4000)]
 
 
 class Frozen(BaseModel):

@@ -11,18 +11,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from genzoo.cards import Line, Name, Sha256, Text
+from genzoo.cards import Line, Name, Sha256
 from genzoo.errors import ResultsError, explain
 from genzoo.files import open_regular, write_whole
-from genzoo.frozen import Frozen, Seq
+from genzoo.frozen import Count, Frozen, Label, Number, Seq, Text
+from genzoo.runs import Family as Family
+from genzoo.runs import Milestone as Milestone
+from genzoo.runs import Run as Run
 
 SCHEMA = "genzoo.results/1"
 
 MAX_BYTES = 256 << 20
 
-Number = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=10**15)]
-Label = Annotated[str, Field(min_length=1, max_length=200)]
+#: What a metric tells of; the report makes a table of each.
+Theme = Literal["quality", "diversity", "control"]
 
 
 class Environment(Frozen):
@@ -47,7 +49,7 @@ class Score(Frozen):
 
     Attributes:
         metric: its registered name.
-        title, unit, better, about, paper: what a reader needs, from the metric.
+        title, unit, better, theme, about, paper: what a reader needs, from the metric.
         value, low, high: the mean over the repetitions, with a 95 % interval.
         n: images a repetition; all of them for a metric that pools them.
         repeats: the value of each repetition, where there are several: other seeds, and nothing else.
@@ -58,6 +60,7 @@ class Score(Frozen):
     title: Label
     unit: str = ""
     better: Literal["lower", "higher"]
+    theme: Theme = "quality"
     about: Text = ""
     paper: Text = ""
     value: Number
@@ -68,6 +71,13 @@ class Score(Frozen):
     by_class: Seq[Number | None] = ()
 
 
+class Rate(Frozen):
+    """Images per second at one batch size."""
+
+    batch: Annotated[int, Field(ge=1)]
+    images_per_second: Number
+
+
 class Speed(Frozen):
     """What it costs, measured end to end: seeds to uint8 pixels on the host.
 
@@ -76,6 +86,7 @@ class Speed(Frozen):
         first_seconds: the first image, caches cold.
         latency: seconds for one image, batch 1, each repetition.
         batch, batch_seconds: of the batch run, each repetition; images/s is batch over its median.
+        tried: images/s at the batch sizes that were looked at, of which ``batch`` was the fastest.
         peak_bytes: highest resident memory of the process (CPU) or allocated memory (GPU); null where unknown.
         base_bytes: the same before the model was loaded.
         nfe: evaluations of the network per image.
@@ -87,6 +98,7 @@ class Speed(Frozen):
     latency: Seq[Number]
     batch: Annotated[int, Field(ge=1)]
     batch_seconds: Seq[Number]
+    tried: Seq[Rate] = ()
     peak_bytes: Count | None
     base_bytes: Count | None
     nfe: Number
@@ -163,63 +175,25 @@ class Sweep(Frozen):
     points: Seq[Setting]
 
 
-class Milestone(Frozen):
-    """How a training run stood.
+class Record(Frozen):
+    """What a command leaves in a file, for a report to be made of."""
 
-    Attributes:
-        step: steps done.
-        seconds: of training so far.
-        scores: measured values by metric, where they were measured.
-        losses: logged values by name, where they were logged.
-    """
+    def to_json(self) -> str:
+        """The file's text."""
+        return self.model_dump_json(indent=1) + "\n"
 
-    step: Count
-    seconds: Number
-    scores: dict[str, Number] = Field(default_factory=dict)
-    losses: dict[str, Number] = Field(default_factory=dict)
+    def write(self, path: Path) -> None:
+        """Write, whole or not at all."""
+        write_whole(path, self.to_json())
 
 
-class Run(Frozen):
-    """One training run of a family.
-
-    Attributes:
-        seed: of the run.
-        milestones: by step; those with scores are the measured curve.
-        failed: why it ended early, as by a loss that is not finite.
-        collapsed: why it counts as collapsed; null where it does not.
-    """
-
-    seed: Count
-    milestones: Seq[Milestone] = ()
-    failed: Text | None = None
-    collapsed: Text | None = None
-
-
-class Family(Frozen):
-    """A family trained from several seeds with one recipe.
-
-    Attributes:
-        name: the recipe's, as "dcgan.tiny".
-        recipe: the registered recipe.
-        steps, batch: of each run.
-        parameters: of the generator.
-        runs: one a seed.
-    """
-
-    name: Label
-    recipe: Label
-    steps: Count
-    batch: Count
-    parameters: Count = 0
-    runs: Seq[Run]
-
-
-class Stability(Frozen):
+class Stability(Record):
     """What ``genzoo stability`` saw: families trained alike from several seeds.
 
     Attributes:
         made, command, environment: as of a comparison.
         dataset, extractor, digest, n: what the distances are measured with.
+        floor: what as many real images score, by metric; empty where none were at hand.
     """
 
     format: Literal["genzoo.stability/1"] = "genzoo.stability/1"
@@ -230,6 +204,7 @@ class Stability(Frozen):
     extractor: Label
     digest: Sha256
     n: Annotated[int, Field(ge=1, le=10**12)]
+    floor: dict[str, Number] = Field(default_factory=dict)
     families: Seq[Family]
 
 
@@ -245,7 +220,7 @@ class ModelResult(Frozen):
         neighbours: the memorisation check's pictures.
         sweeps: control curves.
         training: the measured curve of its training, from its card.
-        environment: where this row was measured, where that is not the results' own (merged results).
+        environment, command: where this row was measured and by what, where that is not the results' own (merged).
     """
 
     name: Label
@@ -264,13 +239,14 @@ class ModelResult(Frozen):
     sweeps: Seq[Sweep] = ()
     training: Seq[Milestone] = ()
     environment: Environment | None = None
+    command: Text | None = None
 
     def score(self, metric: str) -> Score | None:
         """The score of that metric, or None."""
         return next((score for score in self.scores if score.metric == metric), None)
 
 
-class Results(Frozen):
+class Results(Record):
     """One run of ``genzoo compare``.
 
     Attributes:
@@ -302,17 +278,17 @@ class Results(Frozen):
     models: Seq[ModelResult]
     stability: Seq[Stability] = ()
 
-    def to_json(self) -> str:
-        """The file's text."""
-        return self.model_dump_json(indent=1) + "\n"
-
-    def write(self, path: Path) -> None:
-        """Write, whole or not at all."""
-        write_whole(path, self.to_json())
-
 
 def read_results(path: Path) -> Results:
     """Results from a file; raises ResultsError that says what is wrong with it."""
+    record = read_record(path)
+    if not isinstance(record, Results):
+        raise ResultsError(f"{path}: a record of genzoo stability; give a results.json of genzoo compare")
+    return record
+
+
+def read_record(path: Path) -> Results | Stability:
+    """What ``genzoo compare`` or ``genzoo stability`` wrote; raises ResultsError that says what is wrong with it."""
     with open_regular(path, ResultsError) as file:
         raw = file.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:
@@ -322,12 +298,17 @@ def read_results(path: Path) -> Results:
         found = head.get("format") if isinstance(head, dict) else None
     except (ValueError, RecursionError):
         raise ResultsError(f"{path}: not JSON; give a results.json of genzoo compare") from None
-    if found != SCHEMA:
+    kind = RECORDS.get(found) if isinstance(found, str) else None
+    if kind is None:
         raise ResultsError(f"{path}: format {found!r}, where this version reads {SCHEMA!r}; run genzoo compare again")
     try:
-        return Results.model_validate_json(raw, strict=True)
+        return kind.model_validate_json(raw, strict=True)
     except ValidationError as error:
         raise ResultsError(explain(error, str(path))) from None
+
+
+#: Format -> what is read.
+RECORDS: dict[str, type[Results] | type[Stability]] = {SCHEMA: Results, "genzoo.stability/1": Stability}
 
 
 def median(values: tuple[float, ...]) -> float:
