@@ -1,85 +1,26 @@
-"""Compare models in one run: the same seeds, labels, reference, extractor and machine for all of them.
-
-``compare`` is a generator of events, so that progress bars belong to whoever listens; the last event holds the results.
-"""
+"""Evaluation: images -> features -> scores against a data set, the same way for a comparison and a training curve."""
 
 from __future__ import annotations
 
-import base64
-import datetime
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from genzoo import bench
-from genzoo.data import Images
-from genzoo.errors import GenzooError, OptionError
-from genzoo.generator import DEFAULT_BATCH, Generator
-from genzoo.images import grid, png_bytes, to_bytes
-from genzoo.metric import Extractor, Features, Metric
+from genzoo.errors import GenzooError, NotFinite, OptionError, cause
+from genzoo.generator import Generator
+from genzoo.images import to_bytes, to_floats
+from genzoo.metric import Estimate, Extractor, Features, Metric, Reference
 from genzoo.registry import Zoo
-from genzoo.results import ModelResult, Results, Score, Sheet, Speed
-from genzoo.scheduler import Scheduler
-from genzoo.weights import find_card, write
+from genzoo.results import Score
+from genzoo.weights import write
 
-SHEET_COLUMNS = 10
-SHEET_ROWS = 4
-#: Real images held against the reference for the floor, where the extractor ships that many.
-DATA_ROW = "real images"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to compare.
-
-    Attributes:
-        models: card names or folders.
-        seeds: one per image.
-        dataset: a registered data set; the reference is its test split.
-        extractor: a registered extractor; by default the one that ships a reference for the data set.
-        metrics: registered names, with options; all of them by default.
-        options: per-call options for all models that know them, as steps.
-        batch, device, exact: of generating.
-        speed: whether to measure time and memory.
-        command: what the user typed, for the record.
-    """
-
-    models: Sequence[str]
-    seeds: Sequence[int]
-    dataset: str
-    extractor: str | None = None
-    metrics: Sequence[str] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    batch: int = DEFAULT_BATCH
-    device: str = "cpu"
-    exact: bool = False
-    speed: bool = True
-    command: str = "genzoo compare"
-
-
-@dataclass(frozen=True)
-class Event:
-    """How a comparison stands.
-
-    Attributes:
-        what: the model, and what is done with it.
-        done, total: of that.
-        results: everything, in the last event.
-    """
-
-    what: str
-    done: int
-    total: int
-    results: Results | None = None
-
-
-def fitting_models(zoo: Zoo, dataset: str) -> list[str]:
-    """Names of all models that were trained on a data set."""
-    return [card.name for card in zoo.cards() if card.data == dataset]
+#: Training images that are looked at where an extractor ships no features of them: the first of the data set.
+TRAIN_IMAGES = 10_000
 
 
 def find_extractor(zoo: Zoo, name: str | None, dataset: str) -> Extractor:
@@ -95,20 +36,43 @@ def find_extractor(zoo: Zoo, name: str | None, dataset: str) -> Extractor:
     )
 
 
-def reference_of(zoo: Zoo, extractor: Extractor, dataset: str, split: str) -> Features:
-    """The extractor's features of a split: shipped ones, else computed from the data set where it is installed."""
+def find_metrics(zoo: Zoo, specs: Sequence[str] | None = None) -> dict[str, Metric]:
+    """Metrics by name, from names with options; by default all that are registered, in their plugins' order."""
+    wanted = [name for kind, name in zoo.entries if kind == "metric"] if specs is None else specs
+    return {spec.partition(":")[0]: cast(Metric, zoo.make("metric", spec)) for spec in wanted}
+
+
+def features_of(extractor: Extractor, pixels: Tensor, labels: Tensor | None = None) -> Features:
+    """What the extractor sees in uint8 images (N, C, H, W), with the labels (N,) that were asked for, or are true."""
+    seen = extractor.over(to_floats(pixels))
+    return Features(seen.vectors, seen.logits, labels)
+
+
+def reference_of(zoo: Zoo, extractor: Extractor, dataset: str, split: str, count: int | None = None) -> Features:
+    """The extractor's features of a split: shipped ones, else of the installed data set's first ``count`` images."""
     shipped = extractor.reference(dataset, split)
     if shipped is not None:
         return shipped
-    images: Images = zoo.make("dataset", dataset).load(split)
-    return features_of(extractor, images)
+    images = zoo.make("dataset", dataset).load(split)
+    return features_of(extractor, images.pixels[:count], images.labels[:count])
 
 
-def features_of(extractor: Extractor, images: Images, count: int | None = None) -> Features:
-    """The extractor's features of the first ``count`` images of a split, with their labels."""
-    pixels, labels = images.pixels[:count], images.labels[:count]
-    seen = extractor.over(pixels.float() / 127.5 - 1)
-    return Features(seen.vectors, seen.logits, labels)
+def load_reference(zoo: Zoo, extractor: Extractor, dataset: str, *, train: bool = True) -> Reference:
+    """The test split, which models are held against, and features of training images, where they can be had.
+
+    The training images are those that the extractor ships features of, else the first ``TRAIN_IMAGES`` of the
+    installed data set: the first ones in either case, so that row i is the data set's image i.
+    """
+    real = reference_of(zoo, extractor, dataset, "test")
+    seen = _train_features(zoo, extractor, dataset) if train else None
+    return Reference(real.vectors, real.logits, real.labels, seen)
+
+
+def _train_features(zoo: Zoo, extractor: Extractor, dataset: str) -> Features | None:
+    try:
+        return reference_of(zoo, extractor, dataset, "train", TRAIN_IMAGES)
+    except GenzooError:
+        return None  # the data set is not installed, and the extractor ships nothing of it
 
 
 def write_reference(
@@ -124,7 +88,8 @@ def write_reference(
     looker = cast(Extractor, zoo.make("extractor", extractor))
     written = []
     for split, count in limits.items():
-        seen = features_of(looker, zoo.make("dataset", dataset).load(split), count)
+        images = zoo.make("dataset", dataset).load(split)
+        seen = features_of(looker, images.pixels[:count], images.labels[:count])
         tensors = {"vectors": seen.vectors.half(), "labels": cast(Tensor, seen.labels).short()}
         if seen.logits is not None:
             tensors["logits"] = seen.logits.half()
@@ -134,215 +99,144 @@ def write_reference(
     return written
 
 
-def measure_metrics(metrics: Mapping[str, Metric], fake: Features, reference: Features) -> tuple[Score, ...]:
-    """Every metric that applies, as scores."""
+def balanced_labels(model: Generator, count: int) -> list[int] | None:
+    """Class i mod K for image i, the same for every model; None where the model takes no label."""
+    return [i % model.num_classes for i in range(count)] if model.num_classes else None
+
+
+def pictures(
+    model: Generator, seeds: Sequence[int], labels: Sequence[int] | None, *, name: str, **given: Any
+) -> Iterator[Tensor]:
+    """uint8 images (n, C, H, W) batch by batch: what people get when they save them, and what a model is judged by.
+
+    Args:
+        model: the generator.
+        seeds, labels: one per image; labels None for a model that takes none.
+        name: names the model in an error.
+        given: batch, exact and the model's own options, as ``Generator.batches`` takes them.
+    """
+    wanted = given if labels is None else {**given, "labels": list(labels)}
+    for images in model.batches(seeds, **wanted):
+        yield to_bytes(checked(images, model, name)).cpu()
+
+
+def checked(images: Tensor, model: Generator, name: str) -> Tensor:
+    """Images that are what they must be; raises GenzooError (NotFinite) that names the model otherwise."""
+    if tuple(images.shape[1:]) != tuple(model.shape):
+        raise GenzooError(f"{name} made images of {tuple(images.shape[1:])}, but says it makes {tuple(model.shape)}")
+    if not bool(images.isfinite().all()):
+        raise NotFinite(f"{name} made images that hold NaN or infinity")
+    return images
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Images -> scores.
+
+    Attributes:
+        extractor: what looks at the images.
+        reference: what they are held against, in that extractor's features.
+        metrics: by name.
+    """
+
+    extractor: Extractor
+    reference: Reference
+    metrics: Mapping[str, Metric]
+
+    def features(self, pixels: Tensor, labels: Sequence[int] | None) -> Features:
+        """What is seen in uint8 images (N, C, H, W) that were asked for by ``labels``, N of them or None."""
+        return features_of(self.extractor, pixels, None if labels is None else torch.tensor(labels))
+
+    def scores(self, fake: Features, repeats: int = 1) -> tuple[Score, ...]:
+        """Every metric that applies; see ``measure_metrics``."""
+        return measure_metrics(self.metrics, fake, self.reference, repeats)
+
+    def __call__(self, pixels: Tensor, labels: Sequence[int] | None, repeats: int = 1) -> tuple[Score, ...]:
+        """Scores of uint8 images (N, C, H, W)."""
+        return self.scores(self.features(pixels, labels), repeats)
+
+
+def measure_metrics(
+    metrics: Mapping[str, Metric], fake: Features, reference: Reference, repeats: int = 1
+) -> tuple[Score, ...]:
+    """Every metric that applies, as scores.
+
+    Args:
+        metrics: by name.
+        fake: of the generated images, all repetitions one after the other, equally long.
+        reference: what they are held against.
+        repeats: each metric is taken of every repetition, and the score is the mean (see ``mean``); a pooled one is
+            taken of all images at once.
+    """
+    n = len(fake) // repeats
+    blocks = [fake[i * n : (i + 1) * n] for i in range(repeats)]
     scores = []
     # Small matrices: with another process on the machine, many threads wait for each other far longer than they work.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         for name, metric in metrics.items():
-            estimate = metric(fake, reference)
-            if estimate is None:
-                continue
-            kind = type(metric)
-            better = cast(Any, kind.better)
-            scores.append(
-                Score(metric=name, title=kind.title, unit=kind.unit, better=better, about=kind.about, paper=kind.paper,
-                      value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)
-            )  # fmt: skip
+            found = _estimates(name, metric, [fake] if metric.pooled else blocks, reference)
+            estimates = [estimate for estimate in found if estimate is not None]
+            if len(estimates) == len(found):
+                scores.append(score_of(name, metric, estimates))
     finally:
         torch.set_num_threads(threads)
     return tuple(scores)
 
 
-def balanced_labels(model: Generator, count: int) -> list[int] | None:
-    """Class i mod K for image i, the same for every model; None where the model takes no label."""
-    return [i % model.num_classes for i in range(count)] if model.num_classes else None
+def _estimates(name: str, metric: Metric, parts: Sequence[Features], reference: Reference) -> list[Estimate | None]:
+    try:
+        return [metric(part, reference) for part in parts]
+    except GenzooError:
+        raise
+    except Exception as error:  # a third party's code may raise anything
+        raise GenzooError(f"metric {name} failed: {cause(error)}; choose others with --metric") from error
 
 
-def fitting_options(model: Generator, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that the model's family knows; a GAN has no steps, and that is no mistake."""
-    return {key: value for key, value in options.items() if key in model.Options.model_fields}
-
-
-def checked(images: Tensor, model: Generator, name: str) -> Tensor:
-    """Images that are what they must be; raises GenzooError that names the model otherwise."""
-    if tuple(images.shape[1:]) != tuple(model.shape):
-        raise GenzooError(f"{name} made images of {tuple(images.shape[1:])}, but says it makes {tuple(model.shape)}")
-    if not bool(images.isfinite().all()):
-        raise GenzooError(f"{name} made images that hold NaN or infinity")
-    return images
-
-
-def sheet_of(images: Tensor, classes: Sequence[str], seeds: Sequence[int]) -> Sheet:
-    """The first images as a sheet, one class a column."""
-    count = min(len(images), SHEET_COLUMNS * SHEET_ROWS)
-    columns = min(SHEET_COLUMNS, count)
-    picture = grid(images[:count], columns=columns, gap=1)
-    return Sheet(
-        png=base64.b64encode(png_bytes(picture)).decode(),
-        columns=columns,
-        labels=tuple(classes[i % len(classes)] for i in range(columns)) if classes else (),
-        seeds=tuple(seeds[:count]),
+def score_of(name: str, metric: Metric, estimates: Sequence[Estimate]) -> Score:
+    """The score of a metric from its estimates, one a repetition."""
+    kind, whole = type(metric), mean(estimates)
+    return Score(
+        metric=name,
+        title=kind.title,
+        unit=kind.unit,
+        better=cast(Any, kind.better),
+        theme=kind.theme,
+        about=kind.about,
+        paper=kind.paper,
+        repeats=tuple(estimate.value for estimate in estimates) if len(estimates) > 1 else (),
+        **dict(whole),
     )
 
 
-def seeds_in_words(seeds: Sequence[int]) -> str:
-    """ "0-999", or the seeds themselves where they are not a range."""
-    listed = list(seeds)
-    if listed == list(range(listed[0], listed[0] + len(listed))):
-        return f"{listed[0]}-{listed[-1]}" if len(listed) > 1 else str(listed[0])
-    text = ",".join(map(str, listed))
-    return text if len(text) <= 300 else f"{text[:290]}... ({len(listed)} seeds)"
+def mean(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of estimates from R disjoint sets of images, which are independent: other seeds, nothing shared.
 
-
-class Comparison:
-    """The parts of one run that all models share."""
-
-    def __init__(self, zoo: Zoo, request: Request) -> None:
-        self.zoo, self.request = zoo, request
-        if not request.models:
-            raise OptionError(f"no model was trained on {request.dataset!r}; name some, see genzoo list")
-        if len(request.seeds) < 20:
-            raise OptionError(f"{len(request.seeds)} images are too few to measure anything; give -n 20 or more")
-        # All names are resolved before anything is computed: a misspelt last one must not cost the first ones' minutes.
-        self.cards = {name: find_card(zoo, name) for name in request.models}
-        # In the order that their plugins chose, which is the order of the report.
-        registered = [name for kind, name in zoo.entries if kind == "metric"]
-        wanted = registered if request.metrics is None else request.metrics
-        self.metrics = {spec.partition(":")[0]: cast(Metric, zoo.make("metric", spec)) for spec in wanted}
-        self.extractor = find_extractor(zoo, request.extractor, request.dataset)
-        self.reference = reference_of(zoo, self.extractor, request.dataset, "test")
-        self.check_options()
-
-    def check_options(self) -> None:
-        """An option that no compared family knows is a mistake, not a wish for somebody else."""
-        families = [self.zoo.find("generator", card.generator) for card, _ in self.cards.values()]
-        known = {key for family in families for key in family.Options.model_fields}
-        for key in self.request.options:
-            if key not in known:
-                raise OptionError(f"none of these models has an option {key!r}; known: {', '.join(sorted(known))}")
-
-    def run(self) -> Iterator[Event]:
-        """Measure every model, then real images."""
-        rows = []
-        for name in self.request.models:
-            row: ModelResult | None = None
-            for event in self.model(name):
-                if isinstance(event, ModelResult):
-                    row = event
-                else:
-                    yield event
-            rows.append(cast(ModelResult, row))
-        floor = self.floor()
-        if floor is not None:
-            rows.append(floor)
-        yield Event("done", 1, 1, self.results(rows))
-
-    def model(self, name: str) -> Iterator[Event | ModelResult]:
-        """Measure one model; one that fails becomes a row that says why."""
-        card, _ = self.cards[name]
-        size = card.weights.size if card.weights else 0
-        digest = card.weights.sha256 if card.weights else None
-        row = ModelResult(
-            name=card.name, summary=card.summary, generator=card.generator, file_bytes=size, weights=digest
-        )
-        try:
-            yield from self._model(name, row)
-        except OptionError:
-            raise
-        except Exception as error:  # a third party's code may raise anything; the other models are still wanted
-            text = " ".join(str(error).split()) or type(error).__name__
-            yield row.model_copy(update={"failed": text[:2000]})
-
-    def _model(self, name: str, row: ModelResult) -> Iterator[Event | ModelResult]:
-        request, total = self.request, len(self.request.seeds)
-        model = self.zoo.load(name, device=request.device)
-        options = fitting_options(model, request.options)
-        labels = balanced_labels(model, total)
-        chosen = model.options(**options)
-        parts: list[Tensor] = []
-        done = 0
-        yield Event(f"{row.name}: generating", 0, total)
-        batches = model.batches(
-            request.seeds,
-            batch=request.batch,
-            exact=request.exact,
-            **{**options, **({"labels": labels} if labels else {})},
-        )
-        for images in batches:
-            # Through bytes, as they would be saved: a model is judged by the pictures that people get.
-            parts.append(to_bytes(checked(images, model, row.name)).cpu())
-            done += len(images)
-            yield Event(f"{row.name}: generating", done, total)
-        pixels = torch.cat(parts)
-        yield Event(f"{row.name}: measuring", 0, 1)
-        seen = self.extractor.over(pixels.float() / 127.5 - 1)
-        fake = Features(seen.vectors, seen.logits, None if labels is None else torch.tensor(labels))
-        scores = measure_metrics(self.metrics, fake, self.reference)
-        speed: Speed | None = None
-        if request.speed:
-            yield Event(f"{row.name}: timing in a fresh process", 0, 1)
-            speed = bench.measure(name, options, batch=min(request.batch, total), device=request.device)
-        yield row.model_copy(
-            update={
-                "options": plain_options(chosen.model_dump(exclude={"labels"})),
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "scores": scores,
-                "speed": speed,
-                "sheet": sheet_of(pixels.float() / 127.5 - 1, model.classes if labels else (), request.seeds),
-            }
-        )
-
-    def floor(self) -> ModelResult | None:
-        """As many real training images held against the reference: what a perfect model would reach here."""
-        count = len(self.request.seeds)
-        try:
-            train = reference_of(self.zoo, self.extractor, self.request.dataset, "train")
-        except GenzooError:
-            return None  # the data set is not installed, and the extractor ships no features of it
-        if len(train) < count:
-            return None
-        return ModelResult(
-            name=DATA_ROW,
-            kind="data",
-            summary=f"{count} training images held against the test split: what a perfect model would reach",
-            scores=measure_metrics(self.metrics, train[:count], self.reference),
-        )
-
-    def results(self, rows: Sequence[ModelResult]) -> Results:
-        """Everything, with what it takes to repeat it."""
-        request = self.request
-        return Results(
-            made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            command=request.command,
-            environment=bench.environment(request.device),
-            dataset=request.dataset,
-            split="test",
-            reference_n=len(self.reference),
-            extractor=self.extractor.name,
-            digest=self.extractor.digest,
-            n=len(request.seeds),
-            seeds=seeds_in_words(request.seeds),
-            batch=request.batch,
-            models=tuple(rows),
-        )
-
-
-def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as JSON can hold them."""
-    return {k: v if isinstance(v, int | float | str | bool | type(None)) else _described(v) for k, v in options.items()}
-
-
-def _described(value: Any) -> str:
-    return f"{type(value).__name__}({value})" if isinstance(value, Scheduler) else str(value)
-
-
-def compare(zoo: Zoo, request: Request) -> Iterator[Event]:
-    """Compare models; the last event holds the results.
-
-    Raises GenzooError before anything is computed for whatever the user got wrong; a model that fails later is a row
-    that says so.
+    Its interval has the half-widths combined in quadrature, each side by itself: value - sqrt(sum_r (value_r -
+    low_r)^2) / R, and so above. It is none where one of them has none. ``n`` is that of a single set. The value in a
+    class is the mean over the sets where it is known.
     """
-    yield from Comparison(zoo, request).run()
+
+    if len(estimates) == 1:
+        return estimates[0]
+
+    def away(ends: Sequence[float | None]) -> float | None:
+        widths = [None if end is None else end - e.value for end, e in zip(ends, estimates, strict=True)]
+        known = [width for width in widths if width is not None]
+        return math.hypot(*known) / len(estimates) if len(known) == len(widths) else None
+
+    value = _average([estimate.value for estimate in estimates])
+    below, above = away([e.low for e in estimates]), away([e.high for e in estimates])
+    classes = zip(*(estimate.by_class for estimate in estimates), strict=False)
+    return Estimate(
+        value=value,
+        low=None if below is None else value - below,
+        high=None if above is None else value + above,
+        n=estimates[0].n,
+        by_class=tuple(_average(known) if (known := [v for v in row if v is not None]) else None for row in classes),
+    )
+
+
+def _average(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,20 +1,21 @@
-"""A comparison holds all models to the same, and one that fails is a row, not the end."""
+"""Images to scores, and scores of several sets to one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny import model_folder
 
-from genzoo import bench, evaluate
-from genzoo.errors import OptionError, ResultsError, UnknownName
+from genzoo import comparison, evaluate
+from genzoo.errors import GenzooError, UnknownName
+from genzoo.metric import Estimate, Extractor, Features, Reference
 from genzoo.registry import default_zoo
-from genzoo.results import Results, read_results
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -22,123 +23,120 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(model_folder(tmp_path_factory.mktemp("tiny")))
 
 
-def compare(models: list[str], **changes) -> Results:  # type: ignore[no-untyped-def]
-    given = {"seeds": range(40), "dataset": "fashion-mnist", "speed": False, **changes}
-    request = evaluate.Request(models=models, **given)
-    events = list(evaluate.compare(default_zoo(), request))
-    assert [event.results for event in events[:-1]] == [None] * (len(events) - 1)
-    assert events[-1].results is not None
-    return events[-1].results
+# -- the mean of several sets ------------------------------------------------------------------------------------------
+
+Values = st.floats(-1e6, 1e6)
 
 
-def test_a_comparison_has_a_row_a_model_and_the_floor(tiny: str) -> None:
-    results = compare([tiny])
-    model, floor = results.models
-    assert model.name == "tiny.dcgan"
-    assert {score.metric for score in model.scores} == set(default_zoo().names("metric"))
-    assert floor.kind == "data"
-    assert floor.score("frechet").value < model.score("frechet").value
-    assert model.sheet is not None
-    assert model.sheet.seeds == tuple(range(40))
-    assert len(model.sheet.labels) == 10
-    assert results.seeds == "0-39"
+@given(st.lists(st.tuples(Values, st.floats(0, 1e3), st.floats(0, 1e3)), min_size=1, max_size=6))
+def test_half_widths_are_combined_in_quadrature(rows: list[tuple[float, float, float]]) -> None:
+    estimates = [Estimate(value=v, low=v - below, high=v + above, n=9) for v, below, above in rows]
+    mean = evaluate.mean(estimates)
+    count = len(rows)
+    assert mean.value == pytest.approx(sum(v for v, *_ in rows) / count, abs=1e-6)
+    assert mean.low is not None
+    assert mean.high is not None
+    for i, found in ((1, mean.value - mean.low), (2, mean.high - mean.value)):
+        assert found == pytest.approx(math.sqrt(sum(row[i] ** 2 for row in rows)) / count, abs=1e-6)
+    assert mean.n == 9
 
 
-def test_the_same_numbers_again_and_in_any_company(tiny: str) -> None:
-    alone, twice = compare([tiny]), compare([tiny, tiny])
-    for model in twice.models[:2]:
-        for one, other in zip(alone.models[0].scores, model.scores, strict=True):
-            assert one.metric == other.metric
-            # The last bits of a matrix product depend on where its operands lie in memory.
-            for key in ("value", "low", "high"):
-                assert getattr(one, key) == pytest.approx(getattr(other, key), abs=1e-9)
+def test_the_mean_of_intervals_holds_the_truth_as_often_as_they_do() -> None:
+    """Normal numbers of standard error 1, a thousand times three: 95 % of the intervals hold 0."""
+    drawn = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0)).double().tolist()
+    means = [evaluate.mean([Estimate(value=v, low=v - 1.96, high=v + 1.96, n=1) for v in row]) for row in drawn]
+    held = sum(mean.low <= 0 <= mean.high for mean in means)  # type: ignore[operator]
+    assert 930 <= held <= 970
 
 
-def test_results_round_trip_through_a_file(tiny: str, tmp_path: Path) -> None:
-    results = compare([tiny])
-    results.write(tmp_path / "results.json")
-    assert read_results(tmp_path / "results.json") == results
+def test_what_is_unknown_stays_so() -> None:
+    known, unknown = Estimate(value=1, low=0, high=2, n=5), Estimate(value=3, low=2, n=5)
+    mean = evaluate.mean([known, unknown])
+    assert (mean.value, mean.low, mean.high) == (2, pytest.approx(2 - math.sqrt(2) / 2), None)
+    assert evaluate.mean([unknown]) == unknown
+    rows = [Estimate(value=0, n=5, by_class=by_class) for by_class in ((1.0, None, 4.0), (3.0, None, None))]
+    assert evaluate.mean(rows).by_class == (2.0, None, 4.0)
 
 
-@pytest.mark.parametrize(
-    ("text", "match"),
-    [
-        ("", "not JSON"),
-        ("[" * 100_000, "not JSON"),
-        ("{}", "format None"),
-        ('{"format": "genzoo.results/9"}', "run genzoo compare again"),
-        ('{"format": "genzoo.results/1", "n": -1}', "made"),
-    ],
-)
-def test_what_is_no_result_is_refused_in_one_line(tmp_path: Path, text: str, match: str) -> None:
-    path = tmp_path / "results.json"
-    path.write_text(text)
-    with pytest.raises(ResultsError, match=match) as caught:
-        read_results(path)
-    assert "\n" not in str(caught.value)
+# -- references --------------------------------------------------------------------------------------------------------
 
 
-def test_mistakes_are_told_before_anything_is_computed(tiny: str) -> None:
-    with pytest.raises(UnknownName, match="no model named"):
-        compare([tiny, "ddpm.fashion-mnits"])
+class Means(Extractor):
+    """The mean of each image; ships nothing."""
+
+    name = "means"
+    width = 1
+    digest = "0" * 64
+
+    def extract(self, images: torch.Tensor) -> Features:
+        return Features(images.mean(dim=(2, 3)))
+
+
+def test_a_reference_without_shipped_features_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo = default_zoo()
+    try:
+        images = zoo.make("dataset", "fashion-mnist").load("train")
+    except GenzooError:
+        pytest.skip("Fashion-MNIST is not installed")
+    monkeypatch.setattr(evaluate, "TRAIN_IMAGES", 50)
+    reference = evaluate.load_reference(zoo, Means(), "fashion-mnist")
+    assert len(reference) == 10_000
+    assert reference.train is not None
+    assert torch.equal(reference.train.vectors, images.floats(slice(50)).mean(dim=(2, 3)))
+    assert torch.equal(reference.train.labels, images.labels[:50])
+    assert evaluate.load_reference(zoo, Means(), "fashion-mnist", train=False).train is None
+
+
+def test_row_i_of_the_shipped_training_features_is_training_image_i() -> None:
+    zoo = default_zoo()
+    try:
+        images = zoo.make("dataset", "fashion-mnist").load("train")
+    except GenzooError:
+        pytest.skip("Fashion-MNIST is not installed")
+    extractor = evaluate.find_extractor(zoo, None, "fashion-mnist")
+    train = evaluate.load_reference(zoo, extractor, "fashion-mnist").train
+    assert torch.equal(train.labels, images.labels[: len(train)])
+    seen = evaluate.features_of(extractor, images.pixels[:100])
+    torch.testing.assert_close(seen.vectors, train[:100].vectors, atol=2e-3, rtol=2e-3)
+
+
+def test_metrics_are_found_with_their_options() -> None:
+    found = evaluate.find_metrics(default_zoo(), ("frechet", "precision:k=7"))
+    assert list(found) == ["frechet", "precision"]
+    assert found["precision"].k == 7
+    assert set(evaluate.find_metrics(default_zoo())) == set(default_zoo().names("metric"))
     with pytest.raises(UnknownName, match="did you mean 'frechet'"):
-        compare([tiny], metrics=["frechett"])
-    with pytest.raises(OptionError, match="none of these models has an option 'steps'"):
-        compare([tiny], options={"steps": 3})
-    with pytest.raises(OptionError, match="too few"):
-        compare([tiny], seeds=range(5))
-    with pytest.raises(OptionError, match="no model was trained on 'cats'"):
-        compare([], dataset="cats")
+        evaluate.find_metrics(default_zoo(), ["frechett"])
 
 
-def test_a_model_that_fails_is_a_row_that_says_why(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from genzoo_plugins.dcgan.network import Network
-
-    bad = str(model_folder(tmp_path / "bad", name="bad.dcgan"))
-    real, calls = Network.forward, []
-
-    def broken(self, z, labels=None):  # type: ignore[no-untyped-def]
-        calls.append(1)
-        images = real(self, z, labels)
-        return images * float("nan") if len(calls) == 1 else images
-
-    monkeypatch.setattr(Network, "forward", broken)
-    results = compare([bad, tiny])
-    assert results.models[0].failed == "bad.dcgan made images that hold NaN or infinity"
-    assert results.models[1].failed is None
-    assert results.models[1].scores
+# -- one way for all ---------------------------------------------------------------------------------------------------
 
 
-def test_speed_is_measured_in_a_fresh_process(tiny: str) -> None:
-    speed = bench.measure(tiny, {}, batch=8, device="cpu")
-    assert speed.nfe == 1
-    assert speed.flops is not None
-    assert speed.flops > 0
-    assert speed.images_per_second > 0
-    assert len(speed.latency) >= bench.LEAST
-    assert len(speed.batch_seconds) >= bench.LEAST
-    assert speed.peak_bytes is None or speed.peak_bytes > 50e6
-    assert min(speed.load_seconds, speed.first_seconds, *speed.latency, *speed.batch_seconds) > 0
+def test_a_training_curve_measures_as_a_comparison_does(tiny: str) -> None:
+    from genzoo.run_files import Curve
+
+    model = default_zoo().load(tiny)
+    measure = SimpleNamespace(every=5, n=40, extractor="fashion-classifier", metrics=("frechet", "label-accuracy"))
+    file: Any = SimpleNamespace(measure=measure, data=SimpleNamespace(name="fashion-mnist"))
+    recipe: Any = SimpleNamespace(trained=lambda: SimpleNamespace(module=model, card={}))
+    found = Curve(default_zoo(), file).measure(recipe)
+    request = comparison.Request([tiny], range(40), "fashion-mnist", metrics=list(found), speed=False, control_n=0)
+    *_, last = comparison.compare(default_zoo(), request)
+    assert last.results is not None
+    assert found == {score.metric: pytest.approx(score.value) for score in last.results.models[0].scores}
 
 
-def test_flops_are_counted_as_multiplication_and_addition() -> None:
-    model = default_zoo().load(str(model_folder_of_one()))
-    # The transposed convolutions of the tiny DCGAN: 7x7 from 1x1, 14x14 from 7x7, 28x28 from 14x14.
-    expected = 2 * (16 * 8 * 49 * 1 + 8 * 4 * 16 * 49 + 4 * 1 * 16 * 196)
-    assert bench.count_flops(model, {}) == expected
-
-
-def model_folder_of_one() -> Path:
-    import tempfile
-    from pathlib import Path
-
-    return model_folder(Path(tempfile.mkdtemp()))
-
-
-def test_seeds_in_words() -> None:
-    assert evaluate.seeds_in_words(range(3, 9)) == "3-8"
-    assert evaluate.seeds_in_words([5]) == "5"
-    assert evaluate.seeds_in_words([1, 3, 5]) == "1,3,5"
+def test_repetitions_are_the_rows_one_after_the_other() -> None:
+    stream = torch.Generator().manual_seed(0)
+    fake, real = (Features(torch.randn(n, 3, generator=stream)) for n in (90, 60))
+    metrics = evaluate.find_metrics(default_zoo(), ("frechet", "label-accuracy"))
+    reference = Reference(real.vectors)
+    (score,) = evaluate.measure_metrics(metrics, fake, reference, repeats=3)
+    assert score.metric == "frechet", "the other does not apply: there are no labels"
+    expected = [metrics["frechet"](fake[i : i + 30], reference).value for i in (0, 30, 60)]  # type: ignore[union-attr]
+    assert score.repeats == pytest.approx(expected)
+    (single,) = evaluate.measure_metrics(metrics, fake, reference)
+    assert single.repeats == ()
 
 
 def test_labels_are_balanced_and_the_same_for_all(tiny: str) -> None:

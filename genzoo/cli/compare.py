@@ -1,4 +1,4 @@
-"""``genzoo compare`` and ``genzoo report``: measure models alike, and read the outcome."""
+"""``genzoo compare``: measure models alike."""
 
 from __future__ import annotations
 
@@ -8,18 +8,37 @@ from typing import TYPE_CHECKING
 import click
 
 from genzoo.cli.arguments import check_count, command_line, parse_seeds, sampling_options, sampling_values
+from genzoo.cli.report import FOLDER, write
+from genzoo.errors import OptionError
 from genzoo.registry import default_zoo
 
 if TYPE_CHECKING:
     from genzoo.results import Results
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
+#: Pictures a repetition, repetitions, and pictures at each point of a control curve; of --quick, and without it.
+QUICK = (200, 1, 0)
+WHOLE = (600, 3, 200)
 
 
 @click.command()
 @click.argument("models", nargs=-1)
-@click.option("-n", "--count", default=1000, show_default=True, help="Pictures per model.")
-@click.option("--seeds", help="Their seeds, as 0-999 or 3,5,9; by default 0 to n - 1.")
+@click.option("-n", "--count", type=int, help=f"Pictures per model and repetition; by default {WHOLE[0]}.")
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    help=f"Repetitions, each with other seeds; by default {WHOLE[1]}, with --seeds 1.",
+)
+@click.option("--seeds", help="Seeds of all repetitions, as 0-999 or 3,5,9; by default 0 and those that follow.")
+@click.option(
+    "--control-n",
+    type=click.IntRange(min=0),
+    help=f"Pictures at each point of the curves of guidance and truncation; by default {WHOLE[2]}, 0 for no curves.",
+)
+@click.option(
+    "--quick",
+    is_flag=True,
+    help=f"A look in less than a minute: {QUICK[0]} pictures per model, once, timed briefly, and no curves.",
+)
 @click.option(
     "-o", "--out", type=FOLDER, default=Path("genzoo-report"), show_default=True, help="Folder of the report."
 )
@@ -31,8 +50,11 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @sampling_options
 def compare(
     models: tuple[str, ...],
-    count: int,
+    count: int | None,
+    repeats: int | None,
     seeds: str | None,
+    control_n: int | None,
+    quick: bool,
     out: Path,
     dataset: str,
     extractor: str | None,
@@ -50,19 +72,25 @@ def compare(
     """Measure MODELS alike, print a table and write a report.
 
     MODELS are names (see genzoo list) or folders that genzoo train wrote; by default all that were trained on the data
-    set. The report is HTML that opens from disk, Markdown, and the results as JSON.
+    set. The report is HTML that opens from disk, Markdown, and the results as JSON. After Ctrl-C it holds the models
+    that were measured until then.
     """
-    check_count(count)
-    chosen = parse_seeds(seeds) if seeds else list(range(count))
+    usual = QUICK if quick else WHOLE
+    if seeds is not None and count is not None:
+        raise OptionError("--seeds says how many pictures there are; leave -n out")
+    if repeats is None:
+        repeats = usual[1] if seeds is None else 1
+    chosen = parse_seeds(seeds) if seeds else range(check_count(usual[0] if count is None else count) * repeats)
     given = sampling_values(steps, scheduler, guidance, extra)
     from tqdm import tqdm
 
-    from genzoo import evaluate
+    from genzoo.comparison import Comparison, Request, fitting_models
 
     zoo = default_zoo()
-    request = evaluate.Request(
-        models=models or evaluate.fitting_models(zoo, dataset),
+    request = Request(
+        models=models or fitting_models(zoo, dataset),
         seeds=chosen,
+        repeats=repeats,
         dataset=dataset,
         extractor=extractor,
         metrics=metrics or None,
@@ -70,48 +98,29 @@ def compare(
         batch=batch,
         device=device,
         exact=exact,
+        control_n=usual[2] if control_n is None else control_n,
         speed=not no_speed,
+        quick=quick,
         command=command_line(),
     )
-    results = None
-    # Two bars over each other would fight for the line: one bar, whose words say what it counts.
-    with tqdm(total=1, unit="image", disable=None, leave=False) as bar:
-        for event in evaluate.compare(zoo, request):
-            bar.total, bar.n = event.total, event.done
-            bar.set_description(event.what)
-            results = event.results
-    if results is None:
-        return
+    comparison = Comparison(zoo, request)
+    try:
+        # Two bars over each other would fight for the line: one bar, whose words say what it counts.
+        with tqdm(total=1, unit="image", disable=None, leave=False) as bar:
+            for event in comparison.run():
+                bar.total, bar.n = event.total, event.done
+                bar.set_description(event.what)
+    except KeyboardInterrupt:
+        if comparison.rows:
+            keep(comparison.results(), out, sort)
+        raise
+    keep(comparison.results(), out, sort)
+
+
+def keep(results: Results, out: Path, sort: str) -> None:
+    """Write the results, then their report: whatever that meets, what took minutes is kept."""
+    results.write(out / "results.json")
     write(results, out, sort)
 
 
-@click.command()
-@click.argument("results", type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "-o", "--out", type=FOLDER, default=Path("genzoo-report"), show_default=True, help="Folder of the report."
-)
-@click.option("--sort", default="frechet", show_default=True, help="Column that orders the table.")
-def report(results: Path, out: Path, sort: str) -> None:
-    """Write the report of RESULTS, a results.json of genzoo compare, again."""
-    from genzoo.results import read_results
-
-    write(read_results(results), out, sort)
-
-
-def write(results: Results, out: Path, sort: str) -> None:
-    """Print the table and write the report."""
-    from genzoo.report import write_report
-    from genzoo.report.table import terminal, verdicts
-
-    paths = write_report(results, out, sort)
-    click.echo(terminal(results, sort))
-    click.echo()
-    for line in verdicts(results):
-        click.echo(line)
-    failed = [model for model in results.models if model.failed]
-    for model in failed:
-        click.echo(f"{model.name} failed: {model.failed}", err=True)
-    click.echo(f"\nreport: {paths[0]}")
-
-
-COMMANDS = (compare, report)
+COMMANDS = (compare,)
