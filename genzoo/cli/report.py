@@ -1,0 +1,53 @@
+"""``genzoo report``: the pages of what was measured before, here or elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from genzoo.errors import UnknownName
+
+if TYPE_CHECKING:
+    from genzoo.results import Results, Stability
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("files", metavar="RESULTS...", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "-o", "--out", type=FOLDER, default=Path("genzoo-report"), show_default=True, help="Folder of the report."
+)
+@click.option("--sort", help="Measure that orders the models, as throughput; by default frechet.")
+def report(files: tuple[Path, ...], out: Path, sort: str | None) -> None:
+    """Write the report of RESULTS, files that genzoo compare and genzoo stability wrote, here or elsewhere.
+
+    Several become one report of all their models. What cannot be compared is refused: results must share their data
+    set, split, extractor, seeds and numbers of images. Time and memory are compared among rows of one machine only.
+    """
+    from genzoo.merge import Source, merge
+    from genzoo.report.table import measures_of
+    from genzoo.results import read_record
+    from genzoo.runs import DISTANCE
+
+    record = merge([Source(str(path), read_record(path)) for path in files])
+    known = measures_of(record)
+    if sort is not None and sort not in known:
+        raise UnknownName("measure", sort, known)
+    write(record, out, sort or DISTANCE)
+
+
+def write(record: Results | Sequence[Stability], out: Path, sort: str) -> None:
+    """Print the table, and who wins what, and write the report."""
+    from genzoo.report import terminal, write_report
+
+    paths = write_report(record, out, sort)
+    click.echo(terminal(record, sort, shutil.get_terminal_size((100, 24)).columns))
+    click.echo(f"\nreport: {paths[0]}")
+
+
+COMMANDS = (report,)

@@ -1,0 +1,103 @@
+"""How families train: what several seeds of one recipe came to, as measures. Light: never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from genzoo.report.measures import Cell, Entry, Measure, Reader
+from genzoo.report.text import number, span
+from genzoo.runs import Family, Spread
+
+SEEDS = "ranges over the seeds"
+
+
+def _of_family(read: Callable[[Family], Cell | None]) -> Reader:
+    """A cell from the training runs of a model's family; none where it was not trained."""
+
+    def cell(entry: Entry) -> Cell | None:
+        return None if entry.family is None else read(entry.family)
+
+    return cell
+
+
+def spread_cell(found: Spread | None) -> Cell | None:
+    """The mean of several runs, with the lowest and the highest as its interval."""
+    if found is None:
+        return None
+    return Cell(found.mean, number(found.mean), found.lowest, found.highest, (span(found.lowest, found.highest),))
+
+
+def collapsed_cell(family: Family) -> Cell:
+    """The share of runs that collapsed, with its Wilson interval."""
+    share = family.collapsed()
+    value = share.hits / share.count if share.count else None
+    return Cell(value, f"{share.hits} of {share.count}", share.low, share.high)
+
+
+def variation_cell(family: Family) -> Cell | None:
+    """Standard deviation over mean of the last distances; none for fewer than two runs that ended."""
+    ends = [run for run in family.runs if run.final() is not None]
+    found = family.final()
+    if found is None or len(ends) < 2 or found.mean <= 0:
+        return None
+    value = 100 * found.deviation / found.mean
+    return Cell(value, f"{number(value)} %", details=(f"of {len(ends)} runs",))
+
+
+#: Each measure, and how its cell is read. The first stands for the theme.
+STABILITY: Sequence[tuple[Measure, Reader]] = (
+    (
+        Measure(
+            "divergence",
+            "End over best",
+            "lower",
+            "stability",
+            "How far from its best a training run ends: 1 is at its best, 2 twice as far from real pictures.",
+            interval=SEEDS,
+        ),
+        _of_family(lambda family: spread_cell(family.divergence())),
+    ),
+    (
+        Measure(
+            "collapsed",
+            "Collapsed runs",
+            "lower",
+            "stability",
+            "Training runs that ended in ruin, of those that were started.",
+        ),
+        _of_family(collapsed_cell),
+    ),
+    (
+        Measure(
+            "variation",
+            "Spread over seeds",
+            "lower",
+            "stability",
+            "How much the runs' last distances differ: their standard deviation over their mean.",
+            unit="%",
+        ),
+        _of_family(variation_cell),
+    ),
+    (
+        Measure(
+            "final",
+            "Distance at the end",
+            "lower",
+            "stability",
+            "Where the runs of the short recipe end; hold it against the other families, not against shipped models.",
+            interval=SEEDS,
+        ),
+        _of_family(lambda family: spread_cell(family.final())),
+    ),
+    (
+        Measure(
+            "reached",
+            "Best distance",
+            "lower",
+            "stability",
+            "The nearest that the runs of the short recipe came to real pictures on the way.",
+            interval=SEEDS,
+        ),
+        _of_family(lambda family: spread_cell(family.best())),
+    ),
+)
