@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genzoo.errors import TrainingError, WeightsError
+from genzoo.errors import NotFinite, TrainingError, WeightsError
 from genzoo.files import sha256_of, write_whole
 from genzoo.weights import read, write
 
@@ -66,7 +66,7 @@ class Checkpoints:
         tensors, shape = flatten({name: part.state_dict() for name, part in parts.items()})
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                raise TrainingError(f"{name} is not finite after step {step}; the last good checkpoint is kept")
+                raise NotFinite(f"{name} is not finite after step {step}; the last good checkpoint is kept")
         path = self.folder / f"step-{step:08d}.safetensors"
         asset = write(path, tensors)
         record = {"step": step, "run": self.run, "sha256": asset.sha256, "shape": shape, "progress": dict(progress)}

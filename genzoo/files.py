@@ -6,8 +6,8 @@ import contextlib
 import hashlib
 import io
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,19 +42,18 @@ def whole_file(path: Path) -> Iterator[Path]:
     In order: write, flush to disk, rename, flush the folder; so that a power cut leaves the old file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    # Named, and not yet made: a signal may come between any two lines, and what is made outside the block would stay.
+    part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
     try:
         yield part
-        # mkstemp makes the file private; a result is as readable as any file the user makes.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(part, 0o666 & ~umask)
         with open(part, "rb") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
         _sync_folder(path.parent)
+    except OSError as error:
+        # A full disk names no file.
+        error.filename = error.filename or str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

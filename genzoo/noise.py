@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import zlib
 from collections.abc import Sequence
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -31,6 +32,19 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     return tuple(checked)
 
 
+class Start(Protocol):
+    """Initial noise that is drawn when its shape is known, as between two seeds."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+    def __getitem__(self, rows: list[int], /) -> Self:
+        """These rows alone."""
+
+    def draw(self, *shape: int) -> Tensor:
+        """float32 (N, *shape)."""
+
+
 class Noise:
     """The random numbers of a batch: row i of every draw comes from a CPU stream that belongs to ``seeds[i]`` alone.
 
@@ -40,7 +54,7 @@ class Noise:
 
     Args:
         seeds: one integer in [0, 2**32) per sample.
-        initial: (N, ...) replaces what ``start`` draws; the streams advance all the same.
+        initial: (N, ...), or a ``Start``, replaces what ``start`` draws; the streams advance all the same.
         device, dtype: where and as what the numbers are delivered; they are drawn in float32.
     """
 
@@ -48,7 +62,7 @@ class Noise:
         self,
         seeds: Sequence[int],
         *,
-        initial: Tensor | None = None,
+        initial: Tensor | Start | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -71,18 +85,19 @@ class Noise:
     @property
     def given(self) -> Tensor | None:
         """What the caller gave in place of the first draw: noise, or images to change."""
-        return None if self._initial is None else self._initial.to(self.device, self.dtype)
+        return self._initial.to(self.device, self.dtype) if isinstance(self._initial, Tensor) else None
 
     def start(self, *shape: int) -> Tensor:
         """The initial noise (N, *shape): the caller's, where one was given, else the streams' first draw."""
         drawn = self.normal(*shape)
         if self._initial is None:
             return drawn
-        if self._initial.shape != drawn.shape:
+        given = self._initial if isinstance(self._initial, Tensor) else self._initial.draw(*shape)
+        if given.shape != drawn.shape:
             raise OptionError(
-                f"noise has shape {tuple(self._initial.shape)}; this model needs {tuple(drawn.shape)} (one row a seed)"
+                f"noise has shape {tuple(given.shape)}; this model needs {tuple(drawn.shape)} (one row a seed)"
             )
-        return self._initial.to(self.device, self.dtype)
+        return given.to(self.device, self.dtype)
 
     def choose(self, count: int, purpose: str) -> tuple[int, ...]:
         """One integer in [0, count) per seed, from a stream of its own, so that the pixels' streams do not move."""

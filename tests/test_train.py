@@ -15,6 +15,8 @@ import torch
 from tiny import image_folder, recipe_text
 
 from genzoo.checkpoints import flatten, unflatten
+from genzoo.cli import Terminated
+from genzoo.cli.train import Stop
 from genzoo.data import Batches
 from genzoo.documents import DocumentError
 from genzoo.errors import TrainingError
@@ -78,6 +80,28 @@ def test_a_time_limit_stops_with_a_checkpoint_and_resumes(recipe: Path, uninterr
     assert events[0].saved
     run(recipe, tmp_path / "out", resume=True)
     same(uninterrupted, tmp_path / "out")
+
+
+def test_a_run_that_is_asked_to_stop_ends_with_a_checkpoint_and_resumes(
+    recipe: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    asked = iter([False, False, True])
+    events = run(recipe, tmp_path / "out", stop=lambda: next(asked))
+    assert [(e.step, e.saved) for e in events] == [(1, False), (2, False), (3, True)]
+    run(recipe, tmp_path / "out", resume=True)
+    same(uninterrupted, tmp_path / "out")
+
+
+def test_a_run_of_several_processes_is_not_resumed_by_one(recipe: Path, tmp_path: Path) -> None:
+    run(recipe, tmp_path / "out", stop_after=4)
+    (record,) = (tmp_path / "out" / "checkpoints").glob("*.json")
+    told = json.loads(record.read_text())
+    assert told["progress"].pop("processes") == 1
+    record.write_text(json.dumps({**told, "progress": {**told["progress"], "processes": 4}}))
+    with pytest.raises(TrainingError, match="was begun by 4 processes, not 1; resume it with as many"):
+        run(recipe, tmp_path / "out", resume=True)
+    record.write_text(json.dumps(told))  # as older versions wrote it
+    assert run(recipe, tmp_path / "out", resume=True)[0].step == 5
 
 
 def test_a_finished_run_can_be_lengthened(recipe: Path, tmp_path: Path) -> None:
@@ -186,6 +210,55 @@ def test_learning_rates() -> None:
     assert rate.at(100, 100) == 0
     cosine = LearningRate(peak=1.0, shape="cosine")
     assert cosine.at(50, 100) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_is_noted_and_the_second_acts(number: int) -> None:
+    heard: list[int] = []
+    before = signal.signal(number, lambda number, frame: heard.append(number))
+    try:
+        with Stop() as stop:
+            assert not stop()
+            signal.raise_signal(number)
+            assert (stop(), heard) == (True, [])
+            signal.raise_signal(number)
+            assert heard == [number]
+        signal.raise_signal(number)
+        assert heard == [number, number]
+        with pytest.raises(Terminated if number == signal.SIGTERM else KeyboardInterrupt):
+            stop.act()
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGTERM, 143, "terminated"), pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow)],
+)
+def test_a_signal_ends_training_with_a_checkpoint(
+    recipe: Path, tmp_path: Path, number: int, code: int, word: str
+) -> None:
+    longer, out = tmp_path / "longer.yaml", tmp_path / "out"
+    longer.write_text(recipe.read_text().replace("steps: 12", "steps: 100000").replace("every: 4", "every: 10000"))
+    command = [sys.executable, "-m", "genzoo", "train", str(longer), "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if (out / "log.jsonl").exists() and '"step": 4,' in (out / "log.jsonl").read_text():
+                break
+            time.sleep(0.005)
+        process.send_signal(number)
+        told, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert said.splitlines()[-1] == f"genzoo: {word}"
+    (record,) = (out / "checkpoints").glob("*.json")
+    step = json.loads(record.read_text())["step"]
+    assert told.splitlines()[-1] == (
+        f"stopped at step {step} of 100000; go on with: genzoo train {longer} --out {out} --resume"
+    )
+    resumed = train(read_recipe(longer), out, zoo=default_zoo(), resume=True)
+    assert next(resumed).step == step + 1
+    resumed.close()
 
 
 @pytest.mark.slow

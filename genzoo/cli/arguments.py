@@ -19,7 +19,13 @@ MAX_SEEDS = 10_000_000
 
 
 def sampling_options(command: F) -> F:
-    """--steps, --scheduler, --guidance and -O, for commands that generate."""
+    """--steps, --scheduler, --guidance and -O, for commands that generate, and how exactly they do."""
+    exact = click.option("--exact", is_flag=True, help="Pad short batches: bit-equal pixels whatever -n.")
+    return model_options(exact(command))
+
+
+def model_options(command: F) -> F:
+    """--steps, --scheduler, --guidance and -O, --batch and --device."""
     decorators = (
         click.option("--steps", type=int, help="Steps of the scheduler."),
         click.option("--scheduler", help="As ddim, or with options as ddim:eta=0.5,spacing=trailing."),
@@ -29,7 +35,6 @@ def sampling_options(command: F) -> F:
         ),
         click.option("--batch", type=int, default=64, show_default=True, help="Images per network call."),
         click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps."),
-        click.option("--exact", is_flag=True, help="Pad short batches: bit-equal pixels whatever -n."),
     )
     for decorator in reversed(decorators):
         command = decorator(command)
