@@ -13,9 +13,12 @@ import torch
 from pydantic import Field, Strict, ValidationError
 from torch import Tensor, nn
 
+from genzoo.editing import Edit, Editor, read_edit
 from genzoo.errors import OptionError, UnknownName, explain
 from genzoo.frozen import Frozen
-from genzoo.noise import Noise
+from genzoo.interpolation import Way, stops
+from genzoo.layout import lay_out
+from genzoo.noise import Noise, Start
 
 if TYPE_CHECKING:
     from genzoo.cards import Card
@@ -55,6 +58,8 @@ class Generator(nn.Module, ABC):
     Options: ClassVar[type[Options]] = Options
     #: Whether it changes given images, rather than making them from noise.
     takes_images: ClassVar[bool] = False
+    #: A line of Python that shows on a model card how it is asked; {labels} and {shape} are filled in.
+    usage: ClassVar[str] = "images = model.generate(range(8){labels})  # (8, {shape}) in [-1, 1], one per seed"
     #: Options that trade quality for control or variety, with the values at which a comparison measures the trade.
     control: ClassVar[Mapping[str, Sequence[float]]] = {}
 
@@ -87,6 +92,13 @@ class Generator(nn.Module, ABC):
             options: this family's ``Options``, with ``labels`` a tuple of N class numbers, or None.
         """
 
+    def edit(self, noise: Noise, options: Any, edit: Edit) -> Iterator[Tensor]:
+        """Like ``sample``, from given images: yield them (N, C, H, W) as they change; the last are the result.
+
+        Pixels outside the mask, and whatever lies outside [-1, 1], are put right by the caller.
+        """
+        raise OptionError("this model cannot change images; a diffusion model can: leave image out, or name another")
+
     def nfe(self, options: Any) -> float:
         """Evaluations of the network per image under these options; guidance and second-order solvers count in full."""
         return 1
@@ -115,16 +127,7 @@ class Generator(nn.Module, ABC):
 
         Raises OptionError that names every unknown or unfit option.
         """
-        defaults = dict(self.card.options) if self.card is not None else {}
-        given = {key: _plain(value) for key, value in given.items()}
-        name = self.card.name if self.card is not None else type(self).__name__
-        unknown = [key for key in given if key not in self.Options.model_fields]
-        if unknown:
-            raise OptionError(str(UnknownName("option", unknown[0], self.Options.model_fields)) + f" ({name})")
-        try:
-            return self.Options(**{**defaults, **given})
-        except ValidationError as error:
-            raise OptionError(explain(error, f"options of {name}")) from None
+        return read_options(type(self), self.card, given)
 
     def label_numbers(self, labels: Any, noise: Noise) -> tuple[int, ...] | None:
         """One class number per sample from names, numbers, one for all, or None (each seed draws its own class)."""
@@ -157,7 +160,7 @@ class Generator(nn.Module, ABC):
         self,
         seeds: Sequence[int] | int | None = None,
         *,
-        noise: Tensor | None = None,
+        noise: Tensor | Start | None = None,
         batch: int | None = None,
         exact: bool = False,
         **options: Any,
@@ -169,11 +172,14 @@ class Generator(nn.Module, ABC):
 
         Args:
             seeds: integers in [0, 2**32), or one; by default 0, 1, 2 ... for as many rows as ``noise`` has.
-            noise: (N, C, H, W), or this family's latent shape, in place of the seeds' own initial noise.
+            noise: (N, C, H, W), or this family's latent shape, in place of the seeds' own initial noise; or a
+                ``Start``, which fits any shape.
             batch: images per network call, 64 by default.
             exact: pad a short last batch to ``batch``, so that the pixels do not depend on N even by rounding.
-            options: this family's options, as ``labels=``, ``steps=``, ``scheduler=``, ``guidance=``; and, for a model
-                that changes images, ``images=`` (N, C, H, W) in [-1, 1].
+            options: this family's options, as ``labels=``, ``steps=``, ``scheduler=``, ``guidance=``. For a model that
+                only changes images, also ``images=`` (N, C, H, W) in [-1, 1]. For one that makes them and can change
+                them too, ``image=`` (C, H, W), or one per seed; ``mask=`` (H, W), 1 where it may change; ``strength=``
+                0 (the image) to 1; ``method=`` an editor, as "sdedit", "repaint:resamplings=5" or "inversion".
 
         Raises:
             OptionError: unknown or unfit options, labels, seeds or noise.
@@ -185,7 +191,7 @@ class Generator(nn.Module, ABC):
         self,
         seeds: Sequence[int] | int | None = None,
         *,
-        noise: Tensor | None = None,
+        noise: Tensor | Start | None = None,
         batch: int | None = None,
         exact: bool = False,
         **options: Any,
@@ -199,16 +205,18 @@ class Generator(nn.Module, ABC):
         self,
         seeds: Sequence[int] | int | None = None,
         *,
-        noise: Tensor | None = None,
+        noise: Tensor | Start | None = None,
         batch: int | None = None,
         exact: bool = False,
         **options: Any,
     ) -> Iterator[Iterator[Tensor]]:
         """For each batch, its images after every step: what ``generate`` returns, as it comes into being."""
+        edit = read_edit(options, self.Options.model_fields, self.shape, self._editor)
         noise = self._start(noise, options.pop("images", None))
         wanted = self.options(**options)
         if seeds is None:
-            seeds = range(len(noise)) if noise is not None else (0,)
+            rows_given = noise if noise is not None else edit
+            seeds = range(len(rows_given)) if rows_given is not None else (0,)
         seeds = _plain(seeds)
         everything = Noise(tuple(seeds) if isinstance(seeds, Iterable) else (seeds,))
         if not len(everything):
@@ -218,6 +226,7 @@ class Generator(nn.Module, ABC):
         size = DEFAULT_BATCH if batch is None else batch
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise OptionError(f"batch={batch!r} is out of range; give 1 or more")
+        edit = None if edit is None else edit.spread(len(everything))
         labels = self.label_numbers(wanted.labels, everything)
         for start in range(0, len(everything), size):
             rows = list(range(start, min(start + size, len(everything))))
@@ -229,9 +238,49 @@ class Generator(nn.Module, ABC):
                 dtype=self.dtype,
             )
             chosen = None if labels is None else tuple(labels[row] for row in padded)
-            yield self._steps(part, wanted.model_copy(update={"labels": chosen}), len(rows))
+            one = None if edit is None else edit.rows(padded)
+            yield self._steps(part, wanted.model_copy(update={"labels": chosen}), len(rows), one)
 
-    def _start(self, noise: Tensor | None, images: Tensor | None) -> Tensor | None:
+    def _editor(self, spec: str) -> Editor:
+        from genzoo.registry import default_zoo
+
+        found: Editor = (self.zoo or default_zoo()).make("editor", spec)
+        return found
+
+    def interpolate(
+        self,
+        seeds: Sequence[int],
+        frames: int,
+        *,
+        loop: bool = False,
+        batch: int | None = None,
+        exact: bool = False,
+        **options: Any,
+    ) -> Tensor:
+        """The way from seed to seed, float32 (F, C, H, W) in [-1, 1]: through the initial noise, along great circles.
+
+        Frame k * frames starts from seed k's noise, and F is as ``interpolation.stops`` says. Whatever else is drawn
+        (layer noise, a stochastic scheduler's) is that of the first seed in all frames, so that nothing flickers.
+
+        Args:
+            seeds: two or more.
+            frames: from one seed to the next.
+            loop: lead back to the first seed.
+            batch, exact, options: as for ``generate``; without a label the first seed draws it, for all frames.
+
+        Raises:
+            OptionError: fewer than two seeds, frames below 1, unknown options, more than one class.
+        """
+        way = Way(seeds, stops(len(seeds), frames, loop))
+        wanted = self.options(**options).labels
+        labels = self.label_numbers(wanted, Noise(way.seeds))
+        if labels is not None:
+            if wanted is not None and len(set(labels)) > 1:
+                raise OptionError("noise has no way between classes; give one label")
+            options["labels"] = labels[0]
+        return self.generate(way.seeds[:1] * len(way), noise=way, batch=batch, exact=exact, **options)
+
+    def _start(self, noise: Tensor | Start | None, images: Tensor | None) -> Tensor | Start | None:
         """What the walk begins with, where the caller gives it: noise, or the images that a translator changes."""
         if self.takes_images:
             if images is None or noise is not None:
@@ -260,8 +309,8 @@ class Generator(nn.Module, ABC):
 
         return push(self, repo_id, private=private, token=token, create_pr=create_pr)
 
-    def _steps(self, noise: Noise, options: _Options, keep: int) -> Iterator[Tensor]:
-        steps = self.sample(noise, options)
+    def _steps(self, noise: Noise, options: _Options, keep: int, edit: Edit | None) -> Iterator[Tensor]:
+        steps = self.sample(noise, options) if edit is None else self.edit(noise, options, edit)
         while True:
             # The mode is set around every step, so that a consumer's code between two steps never runs inside it.
             with evaluating(self), torch.inference_mode():
@@ -269,7 +318,35 @@ class Generator(nn.Module, ABC):
                 if images is None:
                     return
                 out = images[:keep].float().clamp(-1, 1)
+                out = out if edit is None else edit.kept(out)
             yield out.clone()
+
+
+def read_options(family: type[Generator], card: Card | None, given: Mapping[str, Any]) -> _Options:
+    """A family's options: its defaults, overridden by the card's, overridden by ``given``: ``Generator.options``."""
+    defaults = dict(card.options) if card is not None else {}
+    given = {key: _plain(value) for key, value in given.items()}
+    name = card.name if card is not None else family.__name__
+    unknown = [key for key in given if key not in family.Options.model_fields]
+    if unknown:
+        raise OptionError(str(UnknownName("option", unknown[0], family.Options.model_fields)) + f" ({name})")
+    try:
+        return family.Options(**{**defaults, **given})
+    except ValidationError as error:
+        raise OptionError(explain(error, f"options of {name}")) from None
+
+
+def check_known(options: Iterable[str], families: Iterable[type[Generator]]) -> None:
+    """Raises OptionError for an option that no family knows: a mistake, not a wish for somebody else."""
+    known = {key for family in families for key in family.Options.model_fields}
+    for key in options:
+        if key not in known:
+            raise OptionError(f"none of these models has an option {key!r}; known: {', '.join(sorted(known))}")
+
+
+def fitting_options(family: type[Generator], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that a family knows; a GAN has no steps, and that is no mistake."""
+    return {key: value for key, value in options.items() if key in family.Options.model_fields}
 
 
 def _plain(value: Any) -> Any:
@@ -280,8 +357,11 @@ def _plain(value: Any) -> Any:
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Every submodule in evaluation mode inside the block, each in its own former mode afterwards."""
+    lay_out(module)
     training = [m for m in module.modules() if m.training]
-    module.eval()
+    # Setting the mode of every module takes a tenth of a small network's own time, and this stands around every step.
+    if training:
+        module.eval()
     try:
         yield
     finally:

@@ -29,7 +29,7 @@ BETA = 0.6
 def times(
     schedule: NoiseSchedule, steps: int, spacing: Spacing, *, offset: int = 0, rho: float = 7.0, shift: float = 1.0
 ) -> list[float]:
-    """The times of a walk of ``steps`` evaluations, which fall strictly to 0.
+    """The times of a walk of ``steps`` evaluations, which fall strictly to 0; one alone is the noisy end.
 
     Args:
         schedule: gives length and levels.
@@ -46,7 +46,6 @@ def times(
         # The minimum is against rounding alone, which must not leave the schedule.
         return [length * min(shift * u / (1 + (shift - 1) * u), 1.0) for u in shares] + [0.0]
     if spacing == "beta":
-        # One alone is the noisy end, as in every grid.
         shares = [1 - i / max(steps - 1, 1) for i in range(steps)]
         return [1 + (length - 1) * q for q in beta_quantiles(shares, BETA, BETA)] + [0.0]
     if spacing == "karras":
@@ -74,7 +73,8 @@ def spaced_times(steps: int, length: int, spacing: Spacing, offset: int = 0) -> 
     check_steps(steps, length)
     # Floating-point sums in numpy's order, so that halves round to the timesteps that other libraries walk over.
     if spacing == "leading":
-        timesteps = [i * (length // steps) + offset for i in range(steps)]
+        # One alone is the noisy end: the clean end would read pure noise as an image with hardly any in it.
+        timesteps = [length - 1] if steps == 1 else [i * (length // steps) + offset for i in range(steps)]
     elif spacing == "trailing":
         stride = (length - length / steps) - length
         timesteps = [round(length + i * stride) - 1 for i in range(steps)]

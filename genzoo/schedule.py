@@ -153,14 +153,14 @@ def zero_terminal_snr(abar: Tensor) -> Tensor:
 
 
 class ScheduleConfig(Frozen):
-    """A named schedule. ``build`` gives the table.
+    """A named schedule, of times 0 to ``steps``.
 
     linear: beta from beta_start to beta_end (Ho et al. 2020); scaled-linear: the same for sqrt(beta) (Rombach et al.
     2022); cosine: abar(s) = cos^2((s + 0.008) / 1.008 * pi/2), beta at most 0.999 (Nichol & Dhariwal 2021, eq. 17);
-    listed: the ``betas`` themselves, ``steps`` of them.
+    listed: the ``betas`` themselves, ``steps`` of them; flow: the straight line of flow matching, which has no betas.
     """
 
-    kind: Literal["linear", "scaled-linear", "cosine", "listed"] = "linear"
+    kind: Literal["linear", "scaled-linear", "cosine", "listed", "flow"] = "linear"
     steps: Annotated[int, Field(ge=1, le=100_000)] = 1000
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
@@ -175,11 +175,15 @@ class ScheduleConfig(Frozen):
             raise ValueError("zero_terminal_snr needs at least 2 steps")
         if len(self.betas) != (self.steps if self.kind == "listed" else 0):
             raise ValueError(f"betas has {len(self.betas)} numbers; kind 'listed' needs {self.steps}, any other none")
+        if self.kind == "flow" and self.zero_terminal_snr:
+            raise ValueError("kind 'flow' ends in pure noise as it is; leave zero_terminal_snr out")
         return self
 
     @cached_property
     def table(self) -> Tensor:
-        """abar, float64, (steps,)."""
+        """abar, float64, (steps,). Raises OptionError for a flow, which has none."""
+        if self.kind == "flow":
+            raise OptionError("a flow schedule has no table of abar: alpha + sigma is 1, not alpha^2 + sigma^2")
         if self.kind == "cosine":
             s = torch.arange(self.steps + 1, dtype=torch.float64) / self.steps
             f = torch.cos((s + 0.008) / 1.008 * (math.pi / 2)) ** 2
@@ -193,6 +197,6 @@ class ScheduleConfig(Frozen):
         abar = torch.cumprod(1 - betas, 0)
         return zero_terminal_snr(abar) if self.zero_terminal_snr else abar
 
-    def build(self) -> DiscreteSchedule:
+    def build(self) -> NoiseSchedule:
         """The schedule these settings describe."""
-        return DiscreteSchedule(self.table)
+        return FlowSchedule(self.steps) if self.kind == "flow" else DiscreteSchedule(self.table)

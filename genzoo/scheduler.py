@@ -72,6 +72,13 @@ class Grid:
         """The level with log(alpha / sigma) = ``log_snr``, which is at least that of the schedule's last time."""
         return self.at(float(self._source.times_of_log_snr(torch.tensor([log_snr], dtype=torch.float64))))
 
+    def stopped(self) -> Grid:
+        """The same walk, but to the first noisy level (time 1) in place of clean data.
+
+        One that begins there takes its last step in place.
+        """
+        return Grid((*self.levels[:-1], self.at(1.0)), self.schedule)
+
     def timestep(self, t: float) -> float:
         """What the network is told of time t."""
         return float(self._source.timestep(t))
@@ -154,13 +161,32 @@ class Scheduler(Frozen, ABC):
         return steps
 
     def evaluated(self, grid: Grid) -> list[float]:
-        """The times at which a walk over ``grid`` evaluates the denoiser, in order: found by walking a single zero."""
+        """The times at which a walk over ``grid`` evaluates the denoiser, in order."""
+        return self._rehearsed(grid)[0]
+
+    def draws(self, grid: Grid) -> bool:
+        """Whether a walk over ``grid`` adds noise of its own, so that where it begins does not settle where it ends."""
+        return self._rehearsed(grid)[1]
+
+    def _rehearsed(self, grid: Grid) -> tuple[list[float], bool]:
+        """The times evaluated, and whether noise was drawn: found by walking a single zero."""
         seen: list[float] = []
+        noise = _Watched([0])
 
         def denoise(x: Tensor, t: float) -> Tensor:
             seen.append(t)
             return torch.zeros_like(x)
 
-        for _ in self.walk(denoise, torch.zeros(1, 1, 1, 1), grid, Noise([0])):
+        for _ in self.walk(denoise, torch.zeros(1, 1, 1, 1), grid, noise):
             pass
-        return seen
+        return seen, noise.drawn
+
+
+class _Watched(Noise):
+    """Noise that remembers whether it was asked for."""
+
+    drawn = False
+
+    def normal(self, *shape: int) -> Tensor:
+        self.drawn = True
+        return super().normal(*shape)

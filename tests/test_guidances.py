@@ -342,6 +342,18 @@ def test_autoguidance_leads_away_from_the_weaker_model(weak: list[Any]) -> None:
     torch.testing.assert_close(chain(denoiser, WANTED, NULL)(draw(), 400.0), both, rtol=0, atol=1e-9)
 
 
+def test_autoguidance_by_a_card_of_the_zoo() -> None:
+    """Away from itself is nowhere; and it costs two evaluations."""
+    shipped = default_zoo().load("ddpm.fashion-mnist")
+    call: dict[str, Any] = {"labels": 3, "steps": 2}
+    guidance = "autoguidance:model=ddpm.fashion-mnist,scale=3"
+    plain = shipped.generate([1, 2], guidance="none", **call)
+    torch.testing.assert_close(shipped.generate([1, 2], guidance=guidance, **call), plain, rtol=0, atol=1e-4)
+    assert shipped.nfe(shipped.options(guidance=guidance, **call)) == 4
+    with pytest.raises(OptionError, match="no diffusion model"):
+        shipped.generate([1], guidance="autoguidance:model=dcgan.fashion-mnist", **call)
+
+
 @pytest.mark.parametrize("kind", ["schedule", "patch", "gan"])
 def test_autoguidance_refuses_what_does_not_fit(kind: str, weak: list[Any]) -> None:
     other = ScheduleConfig(kind="cosine").build()

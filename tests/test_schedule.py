@@ -199,6 +199,14 @@ def test_the_straight_line_of_flow_matching() -> None:
         schedule.level(1001)
 
 
+def test_a_flow_schedule_can_be_described() -> None:
+    built = ScheduleConfig(kind="flow", steps=500).build()
+    assert isinstance(built, FlowSchedule)
+    assert built.length == 500
+    with pytest.raises(OptionError, match="no table"):
+        ScheduleConfig(kind="flow").table  # noqa: B018
+
+
 def test_levels_keep_the_shape_of_the_times() -> None:
     schedule = ScheduleConfig().build()
     for shape in ((), (0,), (3,), (2, 3)):
@@ -249,6 +257,7 @@ def test_tables_that_do_not_fall_are_refused(abar: Any) -> None:
         ({"beta_start": 0.03}, "beta_start 0.03 is above beta_end 0.02"),
         ({"steps": 1, "zero_terminal_snr": True}, "at least 2 steps"),
         ({"betas": [0.1]}, "betas has 1 numbers"),
+        ({"kind": "flow", "zero_terminal_snr": True}, "leave zero_terminal_snr out"),
         ({"kind": "listed", "steps": 2, "betas": [0.1]}, "betas has 1 numbers; kind 'listed' needs 2"),
         ({"kind": "listed", "steps": 1, "betas": [1.0]}, "betas"),
     ],

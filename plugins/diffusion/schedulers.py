@@ -62,10 +62,8 @@ class DDIM(Scheduler):
 
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         grid = super().grid(schedule, steps)
-        if not self.end:
-            return grid
         # A grid that begins at level 1 takes its last step in place: only the clipping acts there.
-        return Grid((*grid.levels[:-1], Level(1.0, *schedule.level(1.0))))
+        return grid.stopped() if self.end else grid
 
     def step(self, x: Tensor, x0: Tensor, here: Level, there: Level, noise: Noise) -> Tensor:
         std = self.eta * posterior_variance(here, there)[0] ** 0.5

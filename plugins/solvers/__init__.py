@@ -12,6 +12,7 @@ def register(zoo: Registrar) -> None:
     zoo.scheduler("euler-ancestral", f"{PACKAGE}.euler:EulerAncestral")
     zoo.scheduler("heun", f"{PACKAGE}.euler:Heun")
     zoo.scheduler("churn", f"{PACKAGE}.euler:Churn")
+    zoo.scheduler("restart", f"{PACKAGE}.restart:Restart")
     zoo.scheduler("dpm-2", f"{PACKAGE}.dpm_solver:DPM2")
     zoo.scheduler("dpmpp-1s", f"{PACKAGE}.dpm_solver:DPMpp1S")
     zoo.scheduler("dpmpp-2s", f"{PACKAGE}.dpm_solver:DPMpp2S")

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from genzoo.noise import Noise
+from genzoo.schedule import NoiseSchedule
 from genzoo.scheduler import Denoise, Grid, Level, Spread
 from genzoo_plugins.solvers.solver import Solver, slope, straight, transfer
 
@@ -36,93 +37,101 @@ def adams(past: list[Tensor]) -> Tensor:
     return out
 
 
-class IPNDM(Solver):
-    """Improved PNDM (Zhang & Chen 2023): the first steps have the orders 1, 2, 3.
-
-    One evaluation a step.
-    """
+class _Pseudo(Solver):
+    """DDIM's step with the Adams-Bashforth mean of past eps, and a mean of other points in the first steps."""
 
     spacing: Spread = "linspace"
-    order: Annotated[int, Field(ge=1, le=4, description="evaluations that a step looks back on")] = 4
 
-    def walk(self, denoise: Denoise, x: Tensor, grid: Grid, noise: Noise) -> Iterator[Tensor]:
-        past: list[Tensor] = []
-        for here, there in grid.pairs():
-            x0 = denoise(x, here.t)
-            past.insert(0, slope(x, x0, here))
-            del past[self.order :]
-            x = transfer(x, adams(past), here, there) if here.alpha > 0 else straight(x, x0, here, there)
-            yield x
+    @property
+    def highest(self) -> int:
+        """How many evaluations a step looks back on."""
+        return 4
 
+    @property
+    def warm_up(self) -> int:
+        """How many steps begin with ``first_mean``; a step into clean data never does."""
+        return 0
 
-class PLMS(Solver):
-    """PNDM without Runge-Kutta ("S-PNDM" at first, then the linear multistep; diffusers' ``skip_prk_steps``).
-
-    The first step is taken twice: with eps here, and with the mean of eps here and at the point found. One evaluation a
-    step and one more.
-    """
-
-    spacing: Spread = "linspace"
+    def first_mean(self, denoise: Denoise, x: Tensor, eps: Tensor, here: Level, there: Level, grid: Grid) -> Tensor:
+        """The mean of a step of the warm-up, from x and its eps."""
+        return eps
 
     def walk(self, denoise: Denoise, x: Tensor, grid: Grid, noise: Noise) -> Iterator[Tensor]:
         past: list[Tensor] = []
         for i, (here, there) in enumerate(grid.pairs()):
             x0 = denoise(x, here.t)
-            eps = slope(x, x0, here)
-            past.insert(0, eps)
-            del past[4:]
+            past.insert(0, slope(x, x0, here))
+            del past[self.highest :]
             if here.alpha == 0:
                 x = straight(x, x0, here, there)
-            elif i == 0 and there.sigma > 0:
-                guess = transfer(x, eps, here, there)
-                again = slope(guess, denoise(guess, there.t), there)
-                x = transfer(x, torch.lerp(eps, again, 0.5), here, there)
             else:
-                x = transfer(x, adams(past), here, there)
+                warm = i < self.warm_up and there.sigma > 0
+                mean = self.first_mean(denoise, x, past[0], here, there, grid) if warm else adams(past)
+                x = transfer(x, mean, here, there)
             yield x
+
+
+class IPNDM(_Pseudo):
+    """Improved PNDM (Zhang & Chen 2023): the first steps have the orders 1, 2, 3.
+
+    One evaluation a step.
+    """
+
+    order: Annotated[int, Field(ge=1, le=4, description="evaluations that a step looks back on")] = 4
+
+    @property
+    def highest(self) -> int:
+        return self.order
+
+
+class PLMS(_Pseudo):
+    """PNDM without Runge-Kutta ("S-PNDM" at first, then the linear multistep; diffusers' ``skip_prk_steps``).
+
+    The first step is taken twice: with eps here, and with the mean of eps here and at the point found. One evaluation a
+    step and one more. ``end`` 1 stops at the first noisy level ("set_alpha_to_one": false).
+    """
+
+    end: Annotated[int, Field(ge=0, le=1, description="the last time: 0 is clean data, 1 the first noisy level")] = 0
+
+    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
+        grid = super().grid(schedule, steps)
+        return grid.stopped() if self.end else grid
+
+    @property
+    def warm_up(self) -> int:
+        return 1
+
+    def first_mean(self, denoise: Denoise, x: Tensor, eps: Tensor, here: Level, there: Level, grid: Grid) -> Tensor:
+        return torch.lerp(eps, _seen(denoise, x, eps, here, there), 0.5)
 
     def nfe(self, steps: int) -> int:
         return steps + 1 if steps > 1 else steps
 
 
-class PNDM(Solver):
+class PNDM(_Pseudo):
     """F-PNDM (Liu et al. 2022, algorithm 2): three pseudo Runge-Kutta steps, then the linear multistep.
 
     Four evaluations in each of the first three steps (eq. 13), at the times here, twice halfway and there; one in the
     others, and in a step into clean data.
     """
 
-    spacing: Spread = "linspace"
+    @property
+    def warm_up(self) -> int:
+        return 3
 
-    def walk(self, denoise: Denoise, x: Tensor, grid: Grid, noise: Noise) -> Iterator[Tensor]:
-        past: list[Tensor] = []
-        for i, (here, there) in enumerate(grid.pairs()):
-            x0 = denoise(x, here.t)
-            eps = slope(x, x0, here)
-            past.insert(0, eps)
-            del past[4:]
-            if here.alpha == 0:
-                x = straight(x, x0, here, there)
-            elif i < 3 and there.sigma > 0:
-                x = transfer(
-                    x, _runge_kutta(denoise, x, eps, here, grid.at((here.t + there.t) / 2), there), here, there
-                )
-            else:
-                x = transfer(x, adams(past), here, there)
-            yield x
+    def first_mean(self, denoise: Denoise, x: Tensor, eps: Tensor, here: Level, there: Level, grid: Grid) -> Tensor:
+        """(e_1 + 2 e_2 + 2 e_3 + e_4) / 6, each e_k at the point that the one before leads to from x."""
+        middle = grid.at((here.t + there.t) / 2)
+        second = _seen(denoise, x, eps, here, middle)
+        third = _seen(denoise, x, second, here, middle)
+        fourth = _seen(denoise, x, third, here, there)
+        return eps.add(fourth).add_(second, alpha=2).add_(third, alpha=2).div_(6)
 
     def nfe(self, steps: int) -> int:
         return steps + 3 * min(3, steps - 1)
 
 
-def _runge_kutta(denoise: Denoise, x: Tensor, first: Tensor, here: Level, middle: Level, there: Level) -> Tensor:
-    """(e_1 + 2 e_2 + 2 e_3 + e_4) / 6, each e_k at the point that the one before leads to from x."""
-
-    def seen(eps: Tensor, level: Level) -> Tensor:
-        point = transfer(x, eps, here, level)
-        return slope(point, denoise(point, level.t), level)
-
-    second = seen(first, middle)
-    third = seen(second, middle)
-    fourth = seen(third, there)
-    return first.add(fourth).add_(second, alpha=2).add_(third, alpha=2).div_(6)
+def _seen(denoise: Denoise, x: Tensor, eps: Tensor, here: Level, there: Level) -> Tensor:
+    """eps at the point ``there`` that a constant eps leads to from x."""
+    point = transfer(x, eps, here, there)
+    return slope(point, denoise(point, there.t), there)
