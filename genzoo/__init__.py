@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from genzoo.data import Dataset as Dataset
     from genzoo.data import Images as Images
     from genzoo.denoiser import Denoiser as Denoiser
+    from genzoo.editing import Editor as Editor
     from genzoo.errors import GenzooError as GenzooError
     from genzoo.formats import Format as Format
     from genzoo.frozen import Frozen as Frozen
@@ -41,6 +42,7 @@ _HOMES = {
     "Dataset": "data",
     "Images": "data",
     "Denoiser": "denoiser",
+    "Editor": "editing",
     "Estimate": "metric",
     "Format": "formats",
     "Extractor": "metric",
@@ -61,6 +63,7 @@ __all__ = [
     "Card",
     "Dataset",
     "Denoiser",
+    "Editor",
     "Estimate",
     "Extractor",
     "Format",

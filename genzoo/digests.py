@@ -1,4 +1,4 @@
-"""sha256 of files, worked out once for each state of a file."""
+"""What takes reading a whole file, as its sha256, worked out once for each state of the file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import io
 import json
 import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from genzoo.files import write_whole
 
-#: How many files' digests are remembered.
-MOST = 1000
+#: How much is remembered.
+MOST = 2000
 
 #: A file younger than this is not remembered: a later write within the clock's grain would leave its times as they are.
 SETTLED = 2.0
@@ -28,28 +30,55 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genzoo"
 
 
-def digest(file: io.BufferedReader) -> str:
-    """The sha256 of an open regular file, in hexadecimal; its position is left at the start.
+@dataclass(frozen=True)
+class State:
+    """What tells a file from itself after a change: device, inode, size and both times.
 
-    Remembered by device, inode, size and both times. The time of the last status change is among them because a
-    program can set the time of modification back, but not that one.
+    The time of the last status change is among them because a program can set the time of modification back, but not
+    that one.
+
+    Attributes:
+        key: these, as text.
+        settled: whether it is old enough for a later change to show in them.
     """
-    state = os.fstat(file.fileno())
-    key = f"{state.st_dev}:{state.st_ino}:{state.st_size}:{state.st_mtime_ns}:{state.st_ctime_ns}"
-    known = _load()
-    if key in known:
-        return known[key]
-    file.seek(0)
-    found = hashlib.file_digest(file, "sha256").hexdigest()
-    file.seek(0)
-    if time.time() - max(state.st_mtime, state.st_ctime) > SETTLED:
+
+    key: str
+    settled: bool
+
+    @classmethod
+    def of(cls, file: io.BufferedReader) -> State:
+        """The state of an open file."""
+        s = os.fstat(file.fileno())
+        settled = time.time() - max(s.st_mtime, s.st_ctime) > SETTLED
+        return cls(f"{s.st_dev}:{s.st_ino}:{s.st_size}:{s.st_mtime_ns}:{s.st_ctime_ns}", settled)
+
+
+def remembered(state: State, what: str, work: Callable[[], str]) -> str:
+    """A short text about a file in that state, worked out once: ``what`` names it."""
+    key, known = f"{what}:{state.key}", _load()
+    if key not in known:
+        found = work()
+        if not state.settled:
+            return found
         known[key] = found
         _store(known)
-    return found
+    return known[key]
+
+
+def digest(file: io.BufferedReader) -> str:
+    """The sha256 of an open regular file, in hexadecimal; its position is left at the start."""
+
+    def work() -> str:
+        file.seek(0)
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        return found
+
+    return remembered(State.of(file), "sha256", work)
 
 
 def forget() -> None:
-    """Read the remembered digests anew at the next call."""
+    """Read what is remembered anew at the next call."""
     global _remembered
     _remembered = None
 
@@ -64,7 +93,7 @@ def _load() -> dict[str, str]:
         try:
             read = json.loads(_path().read_text())
             pairs = read.items() if isinstance(read, dict) else ()
-            _remembered = {k: v for k, v in pairs if isinstance(v, str) and len(v) == 64}
+            _remembered = {k: v for k, v in pairs if isinstance(v, str) and len(v) <= 64}
         except (OSError, ValueError, RecursionError, RuntimeError):
             _remembered = {}
     return _remembered

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from genzoo.cards import Card
 from genzoo.errors import CardError, WeightsError, explain
 from genzoo.files import open_regular
+from genzoo.registry import PluginError
 from genzoo.tensors import Header, Tensors, read, read_header
 
 if TYPE_CHECKING:
@@ -141,7 +142,11 @@ def recognise(zoo: Zoo, files: Files) -> tuple[Card, Tensors]:
     for kind, name in zoo.entries:
         if kind != "format":
             continue
-        form: Format = zoo.find("format", name)()
+        try:
+            form: Format = zoo.find("format", name)()
+        except PluginError as error:
+            missed.append(f"{name}: {error}")
+            continue
         lacks = form.detect(files)
         if lacks is None:
             try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from genzoo.cards import Card, Measured
-from genzoo.errors import CardError
+from genzoo.errors import CardError, OptionError
 from genzoo.files import write_whole
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def save(
     Raises:
         CardError: a model without a card.
         FormatError: a layout that cannot be written, or that cannot hold this model.
+        OptionError: samples of a model that makes none from seeds alone.
     """
     from genzoo.registry import default_zoo
 
@@ -52,7 +53,13 @@ def save(
     if samples:
         from genzoo.images import grid, save_png
 
-        save_png(folder / SAMPLES, grid(model.generate(range(SHOWN)), columns=8))
+        try:
+            images = model.generate(range(SHOWN))
+        except OptionError as error:
+            raise OptionError(
+                f"no samples of {model.card.name}: {error}; or leave them out, with --no-samples"
+            ) from None
+        save_png(folder / SAMPLES, grid(images, columns=8))
     write_whole(
         folder / README, readme(model.card, layout, f"hf:{repo}" if repo else f"./{folder.name}", samples=samples)
     )
@@ -111,7 +118,7 @@ def readme(card: Card, layout: str = "genzoo", name: str = "hf:OWNER/NAME", *, s
     front: dict[str, Any] = {
         "license": card.licence.lower() if card.licence != "unknown" else "other",
         "library_name": "diffusers" if layout == "diffusers" else "genzoo",
-        "pipeline_tag": "unconditional-image-generation",
+        "pipeline_tag": "image-to-image" if family(card).takes_images else "unconditional-image-generation",
         "tags": ["genzoo", card.generator],
     }
     parts = [
@@ -136,11 +143,19 @@ def readme(card: Card, layout: str = "genzoo", name: str = "hf:OWNER/NAME", *, s
     return "\n".join(parts)
 
 
+def family(card: Card) -> type[Generator]:
+    """The class of a card's generator."""
+    from genzoo.registry import default_zoo
+
+    found: type[Generator] = default_zoo().find("generator", card.generator)
+    return found
+
+
 def _usage(card: Card, layout: str, name: str) -> str:
     labels = f", labels={card.classes[0]!r}" if card.classes else ""
-    shape = ", ".join(map(str, card.shape))
-    lines = ["import genzoo", "", f"model = genzoo.load({name!r})"]
-    lines.append(f"images = model.generate(range(8){labels})  # (8, {shape}) in [-1, 1], one per seed")
+    usage = family(card).usage.format(labels=labels, shape=", ".join(map(str, card.shape)))
+    lines = ["import torch"] if "torch." in usage else []
+    lines += ["import genzoo", "", f"model = genzoo.load({name!r})", usage]
     text = "```python\n" + "\n".join(lines) + "\n```\n"
     if layout == "diffusers":
         kind = "DDPMPipeline" if str(card.options.get("scheduler", "ddim")).startswith("ddpm") else "DDIMPipeline"

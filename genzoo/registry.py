@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pluggy
 
 from genzoo import hookspecs
-from genzoo.errors import CardError, GenzooError, OptionError, UnknownName, explain, nearest, printable
+from genzoo.errors import CardError, GenzooError, OptionError, UnknownName, cause, explain, nearest
 
 if TYPE_CHECKING:
     import torch
@@ -35,11 +35,13 @@ KINDS: Mapping[str, str] = {
     "generator": "genzoo.generator:Generator",
     "scheduler": "genzoo.scheduler:Scheduler",
     "guidance": "genzoo.guidance:Guidance",
+    "editor": "genzoo.editing:Editor",
     "metric": "genzoo.metric:Metric",
     "extractor": "genzoo.metric:Extractor",
     "dataset": "genzoo.data:Dataset",
     "recipe": "genzoo.recipe:Recipe",
     "format": "genzoo.formats:Format",
+    "source": "genzoo.sources:Source",
 }
 
 
@@ -47,6 +49,9 @@ KINDS: Mapping[str, str] = {
 HOOKS = ("register", "commands")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
+
+#: A name of two or more parts, as a model's.
+_DOTTED = re.compile(r"[a-z0-9][a-z0-9-]*(\.[a-z0-9][a-z0-9-]*)+")
 
 
 class PluginError(GenzooError):
@@ -100,6 +105,7 @@ class Registrar:
         self._zoo, self._plugin = zoo, plugin
         self.entries: dict[tuple[str, str], Entry] = {}
         self.cards: dict[str, Shelved] = {}
+        self.presets: dict[str, Path] = {}
 
     def _add(self, kind: str, name: str, target: str | type) -> None:
         if not (isinstance(name, str) and _NAME.fullmatch(name)):
@@ -127,6 +133,10 @@ class Registrar:
         """A way of steering: a subclass of ``genzoo.Guidance``."""
         self._add("guidance", name, target)
 
+    def editor(self, name: str, target: str | type) -> None:
+        """A way to change images: a subclass of ``genzoo.Editor``."""
+        self._add("editor", name, target)
+
     def metric(self, name: str, target: str | type) -> None:
         """A measurement: a subclass of ``genzoo.Metric``."""
         self._add("metric", name, target)
@@ -143,9 +153,23 @@ class Registrar:
         """How a family is trained: a subclass of ``genzoo.Recipe``."""
         self._add("recipe", name, target)
 
+    def preset(self, name: str, path: str | Path) -> None:
+        """A recipe file in the plugin's folder, short enough for ``genzoo stability`` to run it often."""
+        if not (isinstance(name, str) and len(name) <= 120 and _DOTTED.fullmatch(name)):
+            raise PluginError(f"preset name {name!r}: write family.tag in lower-case letters, digits and hyphens")
+        if name in self.presets or name in self._zoo.presets:
+            raise PluginError(f"preset {name!r} exists already; choose another name")
+        if not (self._plugin.root / path).is_file():
+            raise PluginError(f"preset {name!r}: {self._plugin.root / path} is not there")
+        self.presets[name] = self._plugin.root / path
+
     def format(self, name: str, target: str | type) -> None:
         """A layout of weights: a subclass of ``genzoo.Format``."""
         self._add("format", name, target)
+
+    def source(self, name: str, target: str | type) -> None:
+        """Models under names ``name:...`` that another library runs: a subclass of ``genzoo.sources.Source``."""
+        self._add("source", name, target)
 
     def card(self, card: Card | Mapping[str, Any]) -> None:
         """One model. Its files are looked for in the plugin's own folder."""
@@ -177,11 +201,13 @@ class Zoo:
     Attributes:
         plugins: those that work, by name.
         entries: (kind, name) -> class.
+        presets: recipe files by name.
     """
 
     def __init__(self) -> None:
         self.plugins: dict[str, Plugin] = {}
         self.entries: dict[tuple[str, str], Entry] = {}
+        self.presets: dict[str, Path] = {}
         self._broken: dict[str, Broken] = {}
         self._shelf: dict[str, Shelved] = {}
         self._catalogue_waits = False
@@ -237,7 +263,7 @@ class Zoo:
         while key in self.broken or key in self.plugins:
             count += 1
             key = f"{plugin.name} ({plugin.package}{'' if count == 2 else f', {count - 1}'})"
-        self.broken[key] = Broken(key, plugin.package, plugin.version, _cause(error))
+        self.broken[key] = Broken(key, plugin.package, plugin.version, cause(error))
 
     def _take(self, module: Any, name: str, package: str, version: str) -> None:
         plugin = Plugin(name, package, version, _folder(module))
@@ -256,10 +282,12 @@ class Zoo:
             if self._manager.is_registered(module):
                 self._manager.unregister(module)
             raise
-        brings = (*registrar.entries, *(("card", card) for card in registrar.cards))
+        named = (*(("preset", preset) for preset in registrar.presets), *(("card", card) for card in registrar.cards))
+        brings = (*registrar.entries, *named)
         plugin = plugin._replace(brings=tuple(brings))
         self.plugins[name] = plugin
         self.entries.update({key: Entry(entry.target, plugin) for key, entry in registrar.entries.items()})
+        self.presets.update(registrar.presets)
         self.shelf.update(registrar.cards)
 
     def _check_hooks(self, module: Any) -> None:
@@ -343,7 +371,7 @@ class Zoo:
             found = _resolve(entry.target)
             base = _resolve(KINDS[kind])
         except (Exception, SystemExit) as error:
-            raise PluginError(f"{who}: {kind} {name!r} cannot be loaded: {_cause(error)}") from error
+            raise PluginError(f"{who}: {kind} {name!r} cannot be loaded: {cause(error)}") from error
         if not (isinstance(found, type) and issubclass(found, base)):
             raise PluginError(f"{who}: {kind} {name!r} is not a subclass of genzoo.{base.__name__}")
         if inspect.isabstract(found):
@@ -437,7 +465,7 @@ class Zoo:
             except (Exception, SystemExit) as error:
                 # What else it brings works, and stays.
                 name = f"{plugin.name} commands"
-                self.broken[name] = Broken(name, plugin.package, plugin.version, _cause(error))
+                self.broken[name] = Broken(name, plugin.package, plugin.version, cause(error))
                 continue
             for name, command in apart.commands.items():
                 cli.add_command(command, name)
@@ -497,11 +525,6 @@ def _resolve(target: str | type) -> Any:
         return target
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-def _cause(error: BaseException) -> str:
-    text = printable(str(error)) or "no message"
-    return text if isinstance(error, GenzooError) else f"{type(error).__name__}: {text}"
 
 
 def catalogue_path() -> Path:

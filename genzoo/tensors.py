@@ -10,13 +10,14 @@ import json
 import mmap
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from genzoo.cards import Asset
-from genzoo.digests import digest
+from genzoo.digests import State, digest, remembered
 from genzoo.errors import WeightsError
 from genzoo.files import open_regular, sha256_of, whole_file
 
@@ -77,6 +78,33 @@ class Header:
     size: int
 
 
+class Mapped:
+    """A safetensors file in memory: a private mapping, whose pages are read when they are used."""
+
+    def __init__(self, mapping: mmap.mmap, header: Header, state: State) -> None:
+        self.mapping, self.header, self.state = mapping, header, state
+
+    @cached_property
+    def finite(self) -> bool:
+        """Whether no tensor of the file holds NaN or infinity; remembered from one process to the next."""
+        return (
+            remembered(self.state, "finite", lambda: str(all(self._sound(s) for s in self.header.slots.values())))
+            == "True"
+        )
+
+    def _sound(self, slot: Slot) -> bool:
+        sound = not slot.dtype.is_floating_point or is_finite(_view(self.mapping, slot))
+        self.release(slot)
+        return sound
+
+    def release(self, slot: Slot) -> None:
+        """Give the pages of a tensor back; they are read from the file again if they are used."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            first = -(-slot.begin // mmap.PAGESIZE) * mmap.PAGESIZE
+            if slot.end - first >= mmap.PAGESIZE:
+                self.mapping.madvise(mmap.MADV_DONTNEED, first, slot.end - first)
+
+
 class Tensors(dict[str, Tensor]):
     """Tensors by name, with what their files said.
 
@@ -90,33 +118,42 @@ class Tensors(dict[str, Tensor]):
         self,
         tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] = (),
         metadata: Mapping[str, str] | None = None,
-        mapped: Mapping[str, tuple[mmap.mmap, int, int]] | None = None,
+        places: Mapping[str, tuple[Mapped, Slot]] | None = None,
     ) -> None:
         super().__init__(tensors)
         self.metadata = dict(metadata or {})
-        self._mapped = dict(mapped or {})
+        self._places = dict(places or {})
+
+    def __setitem__(self, name: str, tensor: Tensor) -> None:
+        """Put a tensor there; what is no view of the one before has no place in the file."""
+        before = self.get(name)
+        if before is None or before.untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr():
+            self._places.pop(name, None)
+        super().__setitem__(name, tensor)
 
     def release(self, name: str) -> None:
         """Give the memory of a tensor that was copied elsewhere back; it is read from the file again if it is used."""
-        if name in self._mapped and hasattr(mmap, "MADV_DONTNEED"):
-            mapping, begin, end = self._mapped[name]
-            first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
-            if end - first >= mmap.PAGESIZE:
-                mapping.madvise(mmap.MADV_DONTNEED, first, end - first)
+        if name in self._places:
+            mapped, slot = self._places[name]
+            mapped.release(slot)
+
+    def finite(self, name: str) -> bool:
+        """Whether a tensor is known to hold neither NaN nor infinity, because no tensor of its file does."""
+        return name in self._places and self._places[name][0].finite
 
     def renamed(self, names: Mapping[str, str]) -> Tensors:
         """The same tensors under new names; those that ``names`` (old -> new) does not hold are left out."""
         return Tensors(
             {names[old]: tensor for old, tensor in self.items() if old in names},
             self.metadata,
-            {names[old]: place for old, place in self._mapped.items() if old in names},
+            {names[old]: place for old, place in self._places.items() if old in names},
         )
 
     def joined(self, other: Tensors) -> Tensors:
         """These and the other's; a name of both is an error."""
         if both := sorted(self.keys() & other.keys()):
             raise WeightsError(f"tensor {both[0]!r} stands in two files")
-        return Tensors({**self, **other}, {**self.metadata, **other.metadata}, {**self._mapped, **other._mapped})
+        return Tensors({**self, **other}, {**self.metadata, **other.metadata}, {**self._places, **other._places})
 
 
 def read_header(path: Path) -> Header:
@@ -149,12 +186,12 @@ def read(path: Path, pinned: Asset | None = None) -> Tensors:
         header = _header(file, path)
         # A private mapping: what is written to a tensor never reaches the file.
         mapping = mmap.mmap(file.fileno(), header.size, access=mmap.ACCESS_COPY)
+        mapped = Mapped(mapping, header, State.of(file))
     tensors = {name: _view(mapping, slot) for name, slot in header.slots.items()}
     for name, tensor in tensors.items():
         if tensor.dtype == torch.bool and tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
             raise WeightsError(f"{path}: {name}: a truth value must be 0 or 1")
-    places = {name: (mapping, slot.begin, slot.end) for name, slot in header.slots.items()}
-    return Tensors(tensors, header.metadata, places)
+    return Tensors(tensors, header.metadata, {name: (mapped, slot) for name, slot in header.slots.items()})
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Asset:

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from genzoo.cards import Card
 from genzoo.documents import DocumentError
 from genzoo.documents import load as load_document
 from genzoo.errors import CardError, OptionError, WeightsError, explain
 from genzoo.formats import Files, LocalFiles, recognise
-from genzoo.tensors import ALIGNMENT, Tensors, is_finite, read, write
+from genzoo.hollow import Hollow, unfilled
+from genzoo.layout import laid_out, lay_out_later, lies_well
+from genzoo.sources import find_source
+from genzoo.tensors import Tensors, is_finite, read, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,41 +42,11 @@ _NARROW = (torch.float32, torch.float16, torch.bfloat16)
 _WIDE = (*_NARROW, torch.float64)
 
 
-class Hollow(TorchFunctionMode):
-    """Modules that are made inside have parameters without memory, on the meta device, and real buffers.
-
-    A parameter begins with ``torch.empty`` (or random numbers) and is filled in place, which costs nothing on the meta
-    device; what is worked out from the config (tables, masks) begins with ``arange``, ``zeros`` and the like, and must
-    be real, for no file holds it. Numbers are counted as they are asked for, so that a config that asks for too many is
-    refused before any of them exists.
-    """
-
-    _UNFILLED = (torch.empty, torch.randn, torch.rand)
-    _FILLED = (torch.zeros, torch.ones, torch.full, torch.eye)
-
-    def __init__(self, most: int, what: str) -> None:
-        super().__init__()
-        self.most, self.what, self.count = most, what, 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = dict(kwargs or {})
-        if func not in self._UNFILLED and func not in self._FILLED:
-            return func(*args, **given)
-        planned = func(*args, **{key: value for key, value in given.items() if key != "generator"} | {"device": "meta"})
-        self.count += planned.numel()
-        if self.count > self.most:
-            raise CardError(f"{self.what} asks for more than {self.most:.3g} numbers, which is the most that is built")
-        wanted = given.get("device")
-        if func in self._UNFILLED and (wanted is None or torch.device(wanted).type == "meta"):
-            return planned
-        return func(*args, **given)
-
-
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, finite: bool = True) -> None:
     """Put tensors into a module, strictly: every name, shape and dtype must fit, or nothing changes.
 
-    The tensors themselves become the parameters where dtype and memory format fit; those that are mapped from a file
-    (``Tensors``) are then read when they are first used.
+    The tensors themselves become the parameters where the dtype fits; those that are mapped from a file (``Tensors``)
+    are then read when they are first used, and laid out for the kernels before the first call.
 
     Args:
         module: parameters may be on the meta device.
@@ -96,37 +68,32 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, fin
             wrong.append(f"{name} is {tensor.dtype}, not {wanted[name].dtype}")
         else:
             fits.append(name)
-    fitted = {}
+    mapped = tensors if isinstance(tensors, Tensors) else None
+    fitted, later = {}, {}
     for name in fits:
+        tensor, like = tensors[name], wanted[name]
+        made = tensor
         # One tensor after the other, and its pages given back: never two copies of all of them at a time.
-        tensor = tensors[name]
-        made = tensor if wrong else _fitted(tensor, wanted[name])
-        if finite and tensor.is_floating_point() and not is_finite(made):
-            beyond = f"numbers beyond the range of {wanted[name].dtype}"
+        if tensor.dtype != like.dtype and not wrong:
+            made = laid_out(tensor, like.stride(), like.dtype)
+        elif not lies_well(tensor, like.stride()):
+            later[name] = like.stride()
+        known = mapped is not None and made is tensor and mapped.finite(name)
+        if finite and tensor.is_floating_point() and not known and not is_finite(made):
+            beyond = f"numbers beyond the range of {like.dtype}"
             wrong.append(f"{name} holds {beyond if is_finite(tensor) else 'NaN or infinity'}")
-        if isinstance(tensors, Tensors) and made is not tensor:
-            tensors.release(name)
+        if mapped is not None and made is not tensor:
+            mapped.release(name)
         fitted[name] = made
     _refuse(wrong, source)
     module.load_state_dict(fitted, strict=True, assign=True)
+    lay_out_later(module, later, mapped)
 
 
 def _refuse(wrong: list[str], source: str) -> None:
     if wrong:
         shown = "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
         raise WeightsError(f"{source}: {len(wrong)} tensors do not fit the model: {shown}")
-
-
-def _fitted(tensor: Tensor, like: Tensor) -> Tensor:
-    """The tensor in the dtype and memory format of ``like``: itself where both are so already.
-
-    A view of a file begins at any address, and kernels sum in another order where that is not a round one; so that the
-    pixels depend on the weights alone, and not on the layout of the file, such a view is copied.
-    """
-    if tensor.dtype == like.dtype and tensor.stride() == like.stride() and tensor.data_ptr() % ALIGNMENT == 0:
-        return tensor
-    # Strides, because for kernels of one pixel the memory format alone is ambiguous.
-    return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=tensor.device).copy_(tensor)
 
 
 def build(zoo: Zoo, card: Card, *, materialise: bool = True, dtype: torch.dtype = torch.float32) -> Generator:
@@ -144,10 +111,10 @@ def build(zoo: Zoo, card: Card, *, materialise: bool = True, dtype: torch.dtype 
     with Hollow(MAX_PARAMETERS, what):
         model: Generator = cls(config)
     _check_images(card, model)
-    if materialise or _unfilled(model):
+    if materialise or unfilled(model):
         model = cls(config)
     model.card, model.zoo = card, zoo
-    return model.to(dtype)
+    return model if model.dtype == dtype else model.to(dtype)
 
 
 def _check_images(card: Card, model: Generator) -> None:
@@ -160,17 +127,9 @@ def _check_images(card: Card, model: Generator) -> None:
         raise CardError(f"card {card.name}: {len(card.classes)} classes, but its config has {model.num_classes}")
 
 
-def _unfilled(model: nn.Module) -> bool:
-    """Whether a tensor that no file would fill has no memory: a buffer outside the state dict, or an attribute."""
-    kept = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
-    loose = [buffer for buffer in model.buffers() if id(buffer) not in kept]
-    loose += [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-    return any(tensor.is_meta for tensor in loose)
-
-
 def is_path(zoo: Zoo, name: str) -> bool:
     """Whether a model's name is a path, and not a name of the catalogue or of the Hub."""
-    if name.startswith("hf:") or name in zoo.shelf:
+    if name.startswith("hf:") or name in zoo.shelf or find_source(zoo, name) is not None:
         return False
     return "/" in name or os.sep in name or name in (".", "..") or Path(name).exists()
 
@@ -180,10 +139,15 @@ def find_card(zoo: Zoo, name: str, **hub: Any) -> tuple[Card, Path]:
 
     ``hub`` are the keyword arguments of ``genzoo.hub.pull``.
     """
+    if (elsewhere := find_source(zoo, name)) is not None:
+        source, rest = elsewhere
+        return source.card(rest, **hub), Path()
+    if not name.startswith("hf:"):
+        _refuse_hub_options(name, **hub)
     if is_path(zoo, name) and (Path(name) / CARD_FILE).exists():
         return _read_card(Path(name)), Path(name)
     if name.startswith("hf:") or is_path(zoo, name):
-        files = _files(zoo, name, **hub)
+        files = _files(name, **hub)
         return recognise(zoo, files)[0], files.path(files.names[0]).parent
     return zoo.card(name), zoo.root(name)
 
@@ -191,22 +155,32 @@ def find_card(zoo: Zoo, name: str, **hub: Any) -> tuple[Card, Path]:
 def find_weights(zoo: Zoo, name: str, **hub: Any) -> tuple[Card, Tensors | None, str]:
     """A card, the tensors that belong to it (None where it has none), and how their file is named in messages."""
     if name.startswith("hf:") or (is_path(zoo, name) and not (Path(name) / CARD_FILE).exists()):
-        files = _files(zoo, name, **hub)
+        files = _files(name, **hub)
         card, tensors = recognise(zoo, files)
         return card, tensors, files.source
-    card, root = find_card(zoo, name)
+    card, root = find_card(zoo, name, **hub)
     if card.weights is None:
         return card, None, card.name
     path = inside(root, card.weights.file)
     return card, read(path, card.weights), str(path)
 
 
-def _files(zoo: Zoo, name: str, **hub: Any) -> Files:
+def _files(name: str, **hub: Any) -> Files:
     if name.startswith("hf:"):
         from genzoo.hub import pull
 
         return pull(name, **hub)
+    _refuse_hub_options(name, **hub)
     return LocalFiles(Path(name))
+
+
+def _refuse_hub_options(name: str, **hub: Any) -> None:
+    """A revision or token that would be passed over in silence is an error."""
+    for option in ("revision", "token"):
+        if hub.get(option) is not None:
+            raise OptionError(
+                f"{name}: {option} is for models on the Hub, named hf:owner/repo, and this is none; leave {option} out"
+            )
 
 
 def _read_card(folder: Path) -> Card:
@@ -227,6 +201,9 @@ def load_generator(
 ) -> Generator:
     """See ``Zoo.load``."""
     target, wanted = _device(device), _dtype(dtype)
+    if (elsewhere := find_source(zoo, name)) is not None:
+        builder, rest = elsewhere
+        return builder.load(rest, device=target, dtype=wanted, **hub)
     card, tensors, source = find_weights(zoo, name, **hub)
     if tensors is None:
         return _ready(build(zoo, card, dtype=wanted), target)
@@ -236,7 +213,9 @@ def load_generator(
 
 
 def _ready(model: Generator, device: torch.device) -> Generator:
-    return model.to(device=device).eval().requires_grad_(False)
+    # A model that is there already is not walked through in vain.
+    placed = model if model.device == device else model.to(device=device)
+    return placed.eval().requires_grad_(False)
 
 
 def inside(root: Path, name: str) -> Path:

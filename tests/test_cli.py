@@ -254,6 +254,118 @@ def test_options_reach_the_model(run: Any, ddpm: Path, tmp_path: Path) -> None:
     assert pixels(tmp_path / "out" / "0000000000.png") == pixels(tmp_path / "again" / "0000000000.png")
 
 
+# -- films -------------------------------------------------------------------------------------------------------------
+
+
+def film(path: Path) -> list[bytes]:
+    """The frames of an animation, in grey."""
+    with Image.open(path) as picture:
+        assert picture.info["loop"] == 0
+        frames = []
+        for i in range(getattr(picture, "n_frames", 1)):
+            picture.seek(i)
+            frames.append(picture.convert("L").tobytes())
+    return frames
+
+
+@pytest.mark.parametrize(("family", "options"), [("gan", ()), ("ddpm", ("--steps", "3"))])
+@pytest.mark.parametrize("suffix", ["gif", "png"])
+def test_an_interpolation_is_a_film_through_the_seeds(
+    run: Any, request: pytest.FixtureRequest, tmp_path: Path, family: str, options: tuple[str, ...], suffix: str
+) -> None:
+    model, out = request.getfixturevalue(family), tmp_path / f"film.{suffix}"
+    same = ("--label", "1", "--exact", "--batch", "4", *options)
+    done = run("generate", model, "--interpolate", "--seeds", "3,8,15", "--frames", "4", "-o", out, *same)
+    assert (done.code, done.out) == (0, f"9 frames in {out}\n"), done.err
+    frames = film(out)
+    assert len(set(frames)) == len(frames) == 9
+    assert run("generate", model, "--seeds", "3,8,15", "-o", tmp_path / "stills", *same).code == 0
+    for i, seed in enumerate((3, 8, 15)):
+        assert frames[4 * i] == pixels(tmp_path / "stills" / f"{seed:010d}.png")
+    loop = run("generate", model, "--interpolate", "--loop", "--seeds", "3,8,15", "--frames", "4", "-o", out, *same)
+    assert loop.out == f"12 frames in {out}\n"
+    assert film(out)[:9] == frames
+
+
+def test_a_film_says_how_it_came(run: Any, gan: Path, tmp_path: Path) -> None:
+    typed = f"genzoo generate {gan} --interpolate -n 2 -o {tmp_path}/film"
+    for suffix in ("gif", "png"):
+        out = tmp_path / f"film.{suffix}"
+        assert run("generate", gan, "--interpolate", "-n", "2", "-o", out).out == f"25 frames in {out}\n"
+        with Image.open(out) as picture:
+            told = picture.info.get("comment", b"").decode() or picture.info["genzoo:command"]
+        assert f"{typed}.{suffix}" in told
+
+
+def test_a_trajectory_shows_how_pictures_come_into_being(run: Any, ddpm: Path, tmp_path: Path) -> None:
+    still, moving = tmp_path / "walk.png", tmp_path / "walk.gif"
+    typed = ("generate", ddpm, "--trajectory", "--seeds", "4,2", "--steps", "6", "--exact", "--batch", "2")
+    assert run(*typed, "-o", moving).out == f"6 steps of 2 pictures in {moving}\n"
+    assert run(*typed, "--frames", "3", "-o", still).out == f"3 of 6 steps of 2 pictures in {still}\n"
+    assert run("generate", ddpm, "--seeds", "4,2", "--steps", "6", "--exact", "--batch", "2", "-o", tmp_path).code == 0
+    with Image.open(still) as picture:
+        assert picture.size == (3 * 8 + 4, 2 * 8 + 2)
+        for row, seed in enumerate((4, 2)):
+            last = picture.crop((20, 10 * row, 28, 10 * row + 8)).tobytes()
+            assert last == pixels(tmp_path / f"{seed:010d}.png")
+    assert len(film(moving)) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--interpolate"], "a film needs a file: give -o FILE.gif or -o FILE.png"),
+        (["--interpolate", "-o", "x.jpg"], "a film needs a file"),
+        (["--trajectory", "-o", "folder"], "a film needs a file"),
+        (["--trajectory", "-o", "x.png"], "this model makes its pictures in one step"),
+        (["--trajectory", "--interpolate", "-o", "x.png"], "give one of them"),
+        (["--trajectory", "--loop", "-o", "x.png"], "--loop is for --interpolate"),
+        (["--frames", "3"], "--frames is for --interpolate and --trajectory"),
+        (["--interpolate", "--frames", "0", "-o", "x.gif"], "0 is not in the range"),
+        (["--interpolate", "-n", "1", "-o", "x.gif"], "1 seeds; give two or more"),
+        (["--interpolate", "--seeds", "3,3", "-o", "x.gif"], "a seed stands there twice"),
+        (["--interpolate", "--label", "1", "--label", "2", "-o", "x.gif"], "noise has no way between classes"),
+        (["--interpolate", "-O", "space=z", "-o", "x.gif"], "no option named 'space'"),
+    ],
+)
+def test_mistakes_with_films(run: Any, gan: Path, arguments: list[str], words: str) -> None:
+    check_one_line(run("generate", gan, *arguments), words)
+
+
+def test_all_that_a_style_generator_can_do_is_reachable(run: Any, tmp_path: Path) -> None:
+    """Truncation, the mixing of styles by layers, noise in the layers, and both spaces of interpolation."""
+    sizes = {"image_size": 28, "base": 7, "channels": 1, "latent": 8, "mapping_layers": 2, "widths": [8, 8, 8]}
+    told = tiny.card("tiny.stylegan", generator="stylegan", config={**sizes, "num_classes": 10})
+    drawn = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    made = build(default_zoo(), Card.model_validate({**told, "shape": (1, 28, 28)}))
+    torch.random.set_rng_state(drawn)
+    torch.nn.init.normal_(made.get_buffer("mean_latent"), generator=torch.Generator().manual_seed(1))
+    torch.nn.init.ones_(made.network.get_parameter("conv1.noise.weight"))
+    folder = tmp_path / "model"
+    pinned = write(folder / "model.safetensors", made.state_dict())
+    (folder / "card.yaml").write_text(yaml.safe_dump({**told, "weights": pinned.model_dump()}))
+    seen = {}
+    for i, extra in enumerate(
+        ([], ["truncation=0.5"], ["mix=9"], ["mix=9", "mix_layers=0-0"], ["mix=9", "mix_layers=2-4"],
+         ["layer_noise=fixed"], ["layer_noise=none"])
+    ):  # fmt: skip
+        options = [word for item in extra for word in ("-O", item)]
+        done = run("generate", folder, "-n", "1", "--label", "3", "-o", tmp_path / str(i), *options)
+        assert done.code == 0, done.err
+        seen[tuple(extra)] = pixels(tmp_path / str(i) / "0000000000.png")
+    assert len(set(seen.values())) == len(seen)
+    films = []
+    for space in ("w", "z"):
+        out = tmp_path / f"{space}.png"
+        typed = ("--interpolate", "-n", "2", "--frames", "3", "--label", "3", "-O", f"space={space}", "-o", out)
+        assert run("generate", folder, *typed).code == 0
+        films.append(film(out))
+    assert len(films[0]) == len(films[1]) == 4
+    assert films[0][0] == films[1][0] == seen[()]
+    assert films[0][1] != films[1][1]
+
+
 # -- mistakes ----------------------------------------------------------------------------------------------------------
 
 #: What is typed after ``genzoo generate MODEL -o OUT`` -> what is said. A later -n takes the place of an earlier one.
@@ -314,7 +426,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(
         (["generate", "\udcff"], "no model named '\\udcff'"),
         (["generate", "./nowhere"], "nowhere"),
         (["show", "x" * 500], "no model named"),
-        (["train", "no-such-recipe", "--out", "runs"], "no-such-recipe: No such file or directory"),
+        (["train", "no-such-recipe", "--out", "runs"], "no recipe named 'no-such-recipe'"),
         (["compare", "no.such"], "no model named 'no.such'"),
         (["compare", "-n", "0"], "-n 0 is out of range"),
         (["compare", "--seeds", "9-3"], "--seeds '9-3': a range runs upwards"),

@@ -18,7 +18,7 @@ import genzoo
 from genzoo.convert import ConvertError, convert
 from genzoo.errors import GenzooError
 from genzoo.formats import FormatError
-from genzoo.registry import default_zoo
+from genzoo.registry import Entry, Plugin, Zoo, default_zoo
 
 
 def script(latent: int, width: int, channels: int) -> nn.Sequential:
@@ -112,6 +112,17 @@ def test_a_discriminator_is_not_taken_for_a_generator(tmp_path: Path) -> None:
     )
     with pytest.raises(FormatError, match="doublings"):
         default_zoo().load(str(tmp_path / "d.safetensors"))
+
+
+def test_a_broken_format_does_not_stop_the_others(tmp_path: Path) -> None:
+    zoo = Zoo.discover()
+    broken = Entry("no_such_module:Format", Plugin("broken", "broken-package", "1.2", Path()))
+    zoo.entries = {("format", "broken"): broken, **zoo.entries}
+    save_file(script(7, 4, 2).state_dict(), tmp_path / "netG.safetensors")
+    assert zoo.load(str(tmp_path / "netG.safetensors")).shape == (2, 64, 64)
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(FormatError, match=r"no known layout; tried broken: plugin 'broken' \(broken-package 1\.2\)"):
+        zoo.load(str(tmp_path / "x.safetensors"))
 
 
 # -- convert -----------------------------------------------------------------------------------------------------------

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import huggingface_hub
 import pytest
+import small
 import torch
 from hub_server import Fault, Hub, closed_port
 
-import genzoo.hub
-from genzoo import digests
+import genzoo.hub.files
 from genzoo.cards import Card
 from genzoo.errors import WeightsError
 from genzoo.formats import FormatError, recognise
@@ -28,37 +29,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TOKEN = "hf_" + "Secret" * 6
-UNET: dict[str, Any] = {
-    "kind": "unet",
-    "sample_size": 8,
-    "block_out_channels": [8, 16],
-    "norm_num_groups": 4,
-    "layers_per_block": 1,
-    "down_block_types": ["DownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "UpBlock2D"],
-}
 
 
 @pytest.fixture(autouse=True)
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing of the user's: no cache, no token, no patience."""
-    monkeypatch.setenv("GENZOO_CACHE", str(tmp_path / "genzoo-cache"))
-    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.4)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_ETAG_TIMEOUT", 0.4)
-    monkeypatch.setattr(genzoo.hub, "TIMEOUT", 0.4)
+    monkeypatch.setattr(genzoo.hub.files, "TIMEOUT", 0.4)
     monkeypatch.setattr(huggingface_hub.file_download, "_ETAG_RETRY_TIMEOUT", 0.4)
     patient = types.SimpleNamespace(**{**vars(huggingface_hub.file_download.time), "sleep": lambda seconds: None})
     monkeypatch.setattr(huggingface_hub.file_download, "time", patient)
     monkeypatch.setattr(huggingface_hub.utils._http, "time", patient)
-    monkeypatch.chdir(tmp_path)
-    huggingface_hub.utils.disable_progress_bars()
-    digests.forget()
-    yield
-    huggingface_hub.utils.enable_progress_bars()
-    digests.forget()
+    with small.apart(tmp_path, monkeypatch):
+        yield
 
 
 @pytest.fixture(name="hub")
@@ -71,18 +55,10 @@ def _hub() -> Iterator[Hub]:
 def _model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a small model in genzoo's own layout."""
     folder = tmp_path_factory.mktemp("model")
-    draft: dict[str, Any] = {
-        "name": "diffusion.small",
-        "summary": "a small one",
-        "generator": "diffusion",
-        "shape": (3, 8, 8),
-        "config": {"network": UNET},
-        "licence": "MIT",
-        "paper": "none",
-    }
+    card = small.small_card()
     torch.manual_seed(0)
-    asset = write(folder / "model.safetensors", build(default_zoo(), Card.model_validate(draft)).state_dict())
-    card = Card.model_validate({**draft, "weights": asset.model_dump()})
+    asset = write(folder / "model.safetensors", build(default_zoo(), card).state_dict())
+    card = card.model_copy(update={"weights": asset})
     config = {"library_name": "genzoo", "version": 1, "card": card.model_dump(mode="json", exclude_defaults=True)}
     return {
         "README.md": b"---\nlicense: mit\n---\n",
@@ -329,6 +305,19 @@ def test_every_fault_is_told_and_leaves_nothing_wrong(
     assert TOKEN not in message + caplog.text
     hub.faults = []
     assert load(ask(hub, token=TOKEN)).name == "diffusion.small"
+
+
+def test_a_hub_that_stalls_is_given_up_soon(hub: Hub, model: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client alone would ask again for minutes where it learns nothing of a file."""
+    monkeypatch.setattr(huggingface_hub.file_download, "_ETAG_RETRY_TIMEOUT", 60)
+    hub.repo("me/small", model)
+    files = ask(hub)
+    hub.faults, hub.stall = [Fault(WHERE["settings"], "stall")], 100.0
+    began = time.monotonic()
+    with pytest.raises(HubError, match="did not answer in time") as caught:
+        load(files)
+    assert caught.value.cause == "timeout"
+    assert time.monotonic() - began < 20
 
 
 def test_an_unreachable_hub_is_told(hub: Hub) -> None:

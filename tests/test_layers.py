@@ -26,12 +26,16 @@ LIGHT = [
     "genzoo.files",
     "genzoo.frozen",
     "genzoo.hookspecs",
+    "genzoo.merge",
     "genzoo.registry",
     "genzoo.results",
+    "genzoo.runs",
+    "genzoo.uncertainty",
+    "genzoo.spec",
 ]
 
 #: These too, but they draw and fill in templates.
-REPORT = ["genzoo.report", "genzoo.report.table", "genzoo.report.page", "genzoo.report.plot"]
+REPORT = ["genzoo.report", "genzoo.report.table", "genzoo.report.page", "genzoo.report.plots"]
 
 #: What the light ones do without: each would cost more than the rest of the start.
 HEAVY = ["torch", "numpy", "PIL", "safetensors", "matplotlib", "jinja2", "torchmetrics", "huggingface_hub", "tqdm"]
@@ -183,7 +187,18 @@ for name in {REPORT!r}:
 
 
 #: Mathematics: these know tensors and each other, and neither files nor the network nor the command line.
-PURE = ["noise", "schedule", "grids", "denoiser", "scheduler", "guidance", "metric", "uncertainty"]
+PURE = [
+    "noise",
+    "schedule",
+    "grids",
+    "denoiser",
+    "scheduler",
+    "guidance",
+    "editing",
+    "metric",
+    "neighbours",
+    "uncertainty",
+]
 WITH_FILES = [
     "tensors",
     "weights",
@@ -192,6 +207,9 @@ WITH_FILES = [
     "data",
     "train",
     "evaluate",
+    "comparison",
+    "subject",
+    "sheets",
     "bench",
     "checkpoints",
     "cli",

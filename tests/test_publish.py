@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import huggingface_hub
 import pytest
 import torch
 import yaml
@@ -14,17 +13,19 @@ from click.testing import CliRunner
 from hub_server import Hub
 from PIL import Image
 from safetensors.torch import load_file
+from small import NETWORK, apart, small_card
+from tiny import image_folder, recipe_text
 
 import genzoo.cli.hub
-from genzoo import digests
 from genzoo.cards import Card
-from genzoo.errors import CardError, GenzooError
+from genzoo.errors import CardError, GenzooError, OptionError
 from genzoo.formats import FormatError, recognise
 from genzoo.generator import Generator
 from genzoo.hub import HubError, pull
 from genzoo.publish import push, readme, save
 from genzoo.registry import default_zoo
 from genzoo.tensors import read_header
+from genzoo.train import read_recipe, train
 from genzoo.weights import assign, build
 
 with warnings.catch_warnings():
@@ -36,15 +37,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
-NETWORK: dict[str, Any] = {
-    "kind": "unet",
-    "sample_size": 8,
-    "block_out_channels": [8, 16],
-    "norm_num_groups": 4,
-    "layers_per_block": 1,
-    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
-    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
-}
 RESULT = {
     "metric": "frechet",
     "value": 12.5,
@@ -57,20 +49,17 @@ RESULT = {
 
 
 def model(config: dict[str, Any] | None = None, **changes: Any) -> Generator:
-    draft: dict[str, Any] = {
-        "name": "diffusion.small",
-        "summary": "a small one <script>alert(1)</script>",
-        "generator": "diffusion",
-        "shape": (3, 8, 8),
-        "config": {"network": NETWORK, **(config or {})},
-        "options": {"steps": 5},
-        "licence": "MIT",
-        "paper": "none",
-        "results": [RESULT],
-        **changes,
-    }
+    card = small_card(
+        **{
+            "summary": "a small one <script>alert(1)</script>",
+            "config": {"network": NETWORK, **(config or {})},
+            "options": {"steps": 5},
+            "results": [RESULT],
+            **changes,
+        }
+    )
     torch.manual_seed(0)
-    made = build(default_zoo(), Card.model_validate(draft)).eval().requires_grad_(False)
+    made = build(default_zoo(), card).eval().requires_grad_(False)
     with torch.no_grad():
         for parameter in made.parameters():
             if parameter.ndim == 1:
@@ -79,16 +68,9 @@ def model(config: dict[str, Any] | None = None, **changes: Any) -> Generator:
 
 
 @pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("GENZOO_CACHE", str(tmp_path / "genzoo-cache"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.chdir(tmp_path)
-    huggingface_hub.utils.disable_progress_bars()
-    digests.forget()
-    yield
-    huggingface_hub.utils.enable_progress_bars()
-    digests.forget()
+def nothing_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with apart(tmp_path, monkeypatch):
+        yield
 
 
 def test_saved_and_loaded_are_the_same(tmp_path: Path) -> None:
@@ -197,7 +179,11 @@ def test_classes_survive_an_export(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "options", "message"),
     [
-        ({"patch": 2, "network": {**NETWORK, "sample_size": 4, "in_channels": 12, "out_channels": 12}}, {}, "patch=2"),
+        (
+            {"patch": 2, "network": {**NETWORK, "sample_size": 4, "in_channels": 12, "out_channels": 12}},
+            {},
+            "patch=2 folds.*strided",
+        ),
         ({}, {"scheduler": "ddim:grid=karras"}, "grid"),
         ({}, {"scheduler": "dpm-solver"}, "dpm-solver"),
     ],
@@ -221,6 +207,7 @@ def test_push_and_pull(tmp_path: Path) -> None:
         card, tensors = recognise(default_zoo(), files)
         back = build(default_zoo(), card, materialise=False)
         assign(back, tensors, files.source)
+        back.requires_grad_(False)  # as ``load`` gives it: kernels differ otherwise
         assert torch.equal(back.generate([1, 2]), made.generate([1, 2]))
         assert {"README.md", "config.json", "model.safetensors", "samples.png"} <= set(files.names)
         assert "genzoo.load('hf:me/small')" in files.text("README.md")
@@ -238,6 +225,47 @@ def test_push_and_pull(tmp_path: Path) -> None:
         assert not torch.equal(changed["denoiser.network.conv_in.weight"], tensors["denoiser.network.conv_in.weight"])
     with pytest.raises(HubError, match="no place"):
         push(made, "no repository", samples=False)
+
+
+def test_examples_of_other_families_work(tmp_path: Path) -> None:
+    """What is no generator of images from seeds shows on its card how it is asked instead, and pushes no samples."""
+    translator = small_card(
+        name="cyclegan.small",
+        generator="cyclegan",
+        shape=(3, 16, 16),
+        config={"network": "resnet", "depth": 1, "width": 4, "image_size": 16, "in_channels": 3, "out_channels": 3},
+    )
+    network = {"block_out_channels": [8, 16], "norm_num_groups": 4, "sample_size": 8, "cross_attention_dim": 6}
+    network |= {"down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"], "attention_head_dim": 2}
+    network |= {"up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"], "layers_per_block": 1}
+    latent = small_card(
+        name="latent-diffusion.small",
+        generator="latent-diffusion",
+        shape=(4, 8, 8),
+        config={"network": network},
+        options={"steps": 1},
+    )
+    for card, task in ((translator, "image-to-image"), (latent, "unconditional-image-generation")):
+        made = build(default_zoo(), card).eval()
+        folder = tmp_path / card.name
+        made.save_pretrained(folder)
+        text = (folder / "README.md").read_text()
+        assert yaml.safe_load(text.split("---\n")[1])["pipeline_tag"] == task
+        exec(compile(text.split("```python\n")[1].split("```")[0], "README", "exec"), {})  # noqa: S102
+        with pytest.raises(OptionError, match="--no-samples"):
+            save(made, tmp_path / "other", samples=True)
+
+
+@pytest.mark.slow
+def test_what_train_makes_is_exported(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(recipe_text(image_folder(tmp_path / "data"), steps=4))
+    for _ in train(read_recipe(tmp_path / "recipe.yaml"), tmp_path / "run", zoo=default_zoo()):
+        pass
+    made = default_zoo().load(str(tmp_path / "run" / "model"))
+    save(made, tmp_path / "out", layout="diffusers")
+    back = default_zoo().load(str(tmp_path / "out"))
+    found = back.generate([1, 2], labels=1, scheduler="ddim", steps=3, guidance=2.0)
+    assert torch.equal(found, made.generate([1, 2], labels=1, scheduler="ddim", steps=3, guidance=2.0))
 
 
 def test_the_commands(tmp_path: Path) -> None:

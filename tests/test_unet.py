@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+import published
 import pytest
 import torch
 from pydantic import ValidationError
@@ -25,55 +26,7 @@ TWO_LEVELS: dict[str, Any] = {
 }
 
 #: google/ddpm-cifar10-32, a quarter as wide.
-CIFAR10: dict[str, Any] = {
-    "act_fn": "silu",
-    "attention_head_dim": None,
-    "block_out_channels": [32, 64, 64, 64],
-    "center_input_sample": False,
-    "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
-    "downsample_padding": 0,
-    "flip_sin_to_cos": False,
-    "freq_shift": 1,
-    "in_channels": 3,
-    "layers_per_block": 2,
-    "mid_block_scale_factor": 1,
-    "norm_eps": 1e-06,
-    "norm_num_groups": 32,
-    "out_channels": 3,
-    "sample_size": 32,
-    "time_embedding_type": "positional",
-    "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
-}
-
-#: openai/diffusers-cd_imagenet64_l2, an eighth as wide and one block a level.
-IMAGENET64: dict[str, Any] = {
-    "act_fn": "silu",
-    "add_attention": True,
-    "attention_head_dim": 8,
-    "attn_norm_num_groups": 8,
-    "block_out_channels": [16, 32, 48, 64],
-    "center_input_sample": False,
-    "class_embed_type": None,
-    "down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
-    "downsample_padding": 1,
-    "downsample_type": "resnet",
-    "dropout": 0.0,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "in_channels": 3,
-    "layers_per_block": 1,
-    "mid_block_scale_factor": 1,
-    "norm_eps": 1e-05,
-    "norm_num_groups": 8,
-    "num_class_embeds": 1000,
-    "num_train_timesteps": None,
-    "out_channels": 3,
-    "resnet_time_scale_shift": "scale_shift",
-    "sample_size": 64,
-    "time_embedding_type": "positional",
-    "up_block_types": ["AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"],
-    "upsample_type": "resnet",
-}
+CIFAR10: dict[str, Any] = {**published.CIFAR10, "block_out_channels": [32, 64, 64, 64]}
 
 PLAIN: dict[str, dict[str, Any]] = {
     "one head": TWO_LEVELS | {"attention_head_dim": None},
@@ -108,7 +61,7 @@ PLAIN: dict[str, dict[str, Any]] = {
     | {"down_block_types": ["AttnDownBlock2D"], "up_block_types": ["UpBlock2D"], "block_out_channels": [16]},
     "oblong": TWO_LEVELS | {"sample_size": [8, 16], "dropout": 0.5},
     "cifar10": CIFAR10,
-    "imagenet64": IMAGENET64,
+    "imagenet64": published.IMAGENET64,
 }
 
 #: Stable Diffusion 1.5's configuration with every key that diffusers now writes, narrow and shallow.
@@ -243,7 +196,7 @@ def test_same_output_as_diffusers(kind: type[nn.Module], keys: dict[str, Any]) -
             model.to(memory_format=torch.contiguous_format)
 
 
-@pytest.mark.parametrize(("kind", "keys"), [(UNet2D, IMAGENET64), (UNet2DCondition, STABLE1)])
+@pytest.mark.parametrize(("kind", "keys"), [(UNet2D, published.IMAGENET64), (UNet2DCondition, STABLE1)])
 def test_built_on_meta_and_filled(kind: type[nn.Module], keys: dict[str, Any]) -> None:
     real, given = ours(kind, keys), inputs(keys)
     with torch.device("meta"):
@@ -267,7 +220,7 @@ def test_autocast_and_bfloat16_stay_near(kind: type[nn.Module], keys: dict[str, 
         assert (got.float() - wanted).abs().max() < 0.05 * wanted.abs().max()
 
 
-@pytest.mark.parametrize("keys", [PLAIN["one head"], IMAGENET64])
+@pytest.mark.parametrize("keys", [PLAIN["one head"], published.IMAGENET64])
 def test_gradients_reach_every_weight(keys: dict[str, Any]) -> None:
     model = ours(UNet2D, keys).train()
     model(**inputs(keys)).square().mean().backward()

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from genzoo.errors import GenzooError, nearest, printable
+from genzoo.errors import GenzooError, nearest, out_of_memory, printable
 
 #: Command -> the module of this package that holds it, among its ``COMMANDS``; imported when it is asked for.
 COMMANDS = {
@@ -20,9 +20,13 @@ COMMANDS = {
     "show": "catalogue",
     "plugins": "catalogue",
     "generate": "generate",
+    "edit": "edit",
+    "sample": "sample",
     "compare": "compare",
-    "report": "compare",
+    "bench": "bench",
+    "report": "report",
     "train": "train",
+    "stability": "stability",
     "reference": "reference",
     "pull": "hub",
     "push": "hub",
@@ -134,12 +138,6 @@ def _program() -> Commands:
     program.commands = dict(cli.commands)
     default_zoo().extend_cli(program)
     return program
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; torch says so on the CPU by a bare RuntimeError."""
-    text = str(error).lower() if isinstance(error, RuntimeError) else ""
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def one_line(error: Exception) -> str:

@@ -101,7 +101,7 @@ def plugins(as_json: bool) -> None:
         return
     for plugin in zoo.plugins.values():
         click.echo(f"{plugin.name} ({plugin.package} {plugin.version})")
-        for kind in (*KINDS, "card"):
+        for kind in (*KINDS, "preset", "card"):
             names = [name for k, name in plugin.brings if k == kind]
             if names:
                 click.echo(f"  {kind}: {', '.join(names)}")

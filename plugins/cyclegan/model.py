@@ -19,6 +19,10 @@ class CycleGAN(Generator):
 
     Config: ClassVar[type[Frozen]] = CycleGANConfig
     takes_images: ClassVar[bool] = True
+    usage: ClassVar[str] = (
+        "photos = torch.zeros(1, {shape})  # (N, {shape}) in [-1, 1], of any size that fits\n"
+        "images = model.generate(images=photos)  # the same size, in [-1, 1]"
+    )
     config: CycleGANConfig
 
     def __init__(self, config: CycleGANConfig) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -11,21 +11,28 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from genzoo.denoiser import Condition, Denoiser, Prediction
-from genzoo.frozen import Frozen, Real
-from genzoo.generator import Generator, Options
-from genzoo.guidance import Guidance
+from genzoo.editing import Edit, Walk, tail
+from genzoo.errors import OptionError
+from genzoo.frozen import Frozen
+from genzoo.layout import channels_last
 from genzoo.noise import Noise
-from genzoo.registry import default_zoo
 from genzoo.schedule import ScheduleConfig
-from genzoo.scheduler import Denoise, Grid, Level, Scheduler
+from genzoo.scheduler import Denoise, Grid
 from genzoo_plugins.diffusion.plain_unet import PlainDiffusionUNet, PlainDiffusionUNetConfig
-from genzoo_plugins.diffusion.unet import UNet2D, UNet2DConfig
+from genzoo_plugins.diffusion.unet import GuidedUNetConfig, UNet2D, UNet2DConfig
+from genzoo_plugins.diffusion.walker import DiffusionOptions, Walker
 
 
 class UNetChoice(UNet2DConfig):
     """The U-Net of DDPM, in the field's own config keys."""
 
     kind: Literal["unet"] = "unet"
+
+
+class GuidedUNetChoice(GuidedUNetConfig):
+    """The same with the options that OpenAI's checkpoints have beyond it."""
+
+    kind: Literal["guided-unet"] = "guided-unet"
 
 
 class PlainUNetChoice(PlainDiffusionUNetConfig):
@@ -38,7 +45,8 @@ class DiffusionConfig(Frozen):
     """A diffusion model's architecture.
 
     Attributes:
-        network: the U-Net; its in_channels and out_channels count channels after patching.
+        network: the U-Net; its in_channels and out_channels count channels after patching. Twice as many out_channels
+            hold a learned variance too (Nichol & Dhariwal 2021, eq. 15), which no scheduler here reads.
         schedule: the noise schedule.
         prediction: what the network predicts.
         patch: pixels are folded into channels by this factor (pixel-unshuffle) before they are diffused: noise is
@@ -48,7 +56,7 @@ class DiffusionConfig(Frozen):
         clip: x_0 is clamped to [-clip, clip] after guidance; null leaves it.
     """
 
-    network: Annotated[UNetChoice | PlainUNetChoice, Field(discriminator="kind")]
+    network: Annotated[UNetChoice | GuidedUNetChoice | PlainUNetChoice, Field(discriminator="kind")]
     schedule: ScheduleConfig = ScheduleConfig()
     prediction: Prediction = "eps"
     patch: Annotated[int, Field(ge=1, le=16)] = 1
@@ -65,44 +73,35 @@ class DiffusionConfig(Frozen):
                 f"network.num_class_embeds is {net.num_class_embeds}; num_classes={self.num_classes} with "
                 f"null_class={self.null_class} needs {rows or None}"
             )
-        if net.in_channels % self.patch**2 or net.in_channels != net.out_channels:
+        if net.in_channels % self.patch**2 or net.out_channels not in (net.in_channels, 2 * net.in_channels):
             raise ValueError(
-                f"network.in_channels={net.in_channels} and out_channels={net.out_channels} must be equal, and a "
-                f"multiple of patch^2={self.patch**2}"
+                f"network.in_channels={net.in_channels} and out_channels={net.out_channels} must be equal (or "
+                f"out_channels twice as many, for a learned variance), and a multiple of patch^2={self.patch**2}"
             )
+        if self.schedule.kind == "flow" and getattr(net, "time_embedding_type", None) == "learned":
+            raise ValueError("network.time_embedding_type 'learned' knows whole times from 0 on, and a flow has others")
         if net.sample_size is None:
             raise ValueError("network.sample_size is missing: it gives the size of an image")
         return self
 
 
-class DiffusionOptions(Options):
-    """What a diffusion model can be asked per call."""
-
-    steps: Annotated[int, Field(ge=1, le=100_000, description="steps of the scheduler")] = 50
-    scheduler: Annotated[
-        str | Scheduler, Field(description="a scheduler's name, with options as ddim:eta=0.5,spacing=trailing")
-    ] = "ddim"
-    guidance: Annotated[
-        Real | str | Guidance, Field(description="the scale of classifier-free guidance, or a guidance's name")
-    ] = 1.0
-
-
-class Diffusion(Generator):
+class Diffusion(Walker):
     """A denoising diffusion model (Ho et al. 2020; Song et al. 2021), conditional where its config names classes."""
 
     Config: ClassVar[type[Frozen]] = DiffusionConfig
-    Options: ClassVar[type[Options]] = DiffusionOptions
+    control: ClassVar[Mapping[str, Sequence[float]]] = {"guidance": (1.0, 1.5, 2.0, 3.0, 5.0)}
     config: DiffusionConfig
 
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__(config)
         network: nn.Module
-        if isinstance(config.network, UNetChoice):
+        if isinstance(config.network, UNet2DConfig):
             network = UNet2D(config.network)
         else:
             network = PlainDiffusionUNet(config.network)
+        self.clip = config.clip
         self.denoiser = Denoiser(network, config.schedule.build(), config.prediction, config.patch)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last(self)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -124,22 +123,6 @@ class Diffusion(Generator):
         """The inverse of ``fold``."""
         return F.pixel_shuffle(folded, self.config.patch) if self.config.patch > 1 else folded
 
-    def scheduler(self, options: DiffusionOptions) -> Scheduler:
-        """The scheduler that the options name."""
-        if isinstance(options.scheduler, Scheduler):
-            return options.scheduler
-        found: Scheduler = (self.zoo or default_zoo()).make("scheduler", options.scheduler)
-        return found
-
-    def guidance(self, options: DiffusionOptions) -> Guidance:
-        """The guidance that the options name; a number is the scale of classifier-free guidance."""
-        chosen = options.guidance
-        if isinstance(chosen, Guidance):
-            return chosen
-        zoo = self.zoo or default_zoo()
-        found: Guidance = zoo.make("guidance", chosen if isinstance(chosen, str) else f"cfg:scale={float(chosen)}")
-        return found
-
     def conditions(self, labels: tuple[int, ...] | None) -> tuple[Condition, Condition | None]:
         """(condition, null condition) for class numbers, one a sample."""
         if labels is None:
@@ -149,29 +132,49 @@ class Diffusion(Generator):
         return {"class_labels": wanted}, null
 
     def guided(self, options: DiffusionOptions, grid: Grid | None = None) -> Denoise:
-        """(x_t, t) -> x_0 with condition, guidance and clipping inside, for a walk over ``grid``."""
-        condition, null = self.conditions(options.labels)  # type: ignore[arg-type]
-        guidance, clip = self.guidance(options), self.config.clip
-        if grid is not None:
-            guidance = guidance.over(grid)
-        denoise = guidance(self.denoiser, condition, null)
-        # A scheduler that clips by itself needs x_0 as the network gave it.
-        if clip is None or guidance.clips or getattr(self.scheduler(options), "clip", None) is not None:
-            return denoise
-        # After guidance, which extrapolates: clipping its two branches first would bias what it extrapolates from.
-        return lambda x, t: denoise(x, t).clamp(-clip, clip)
+        """(x_t, t) -> x_0 with the labels, guidance and clipping inside, for a walk over ``grid``."""
+        return self.steered(options, *self.conditions(options.labels), grid)  # type: ignore[arg-type]
 
     def sample(self, noise: Noise, options: Any) -> Iterator[Tensor]:
-        scheduler = self.scheduler(options)
-        grid = scheduler.grid(self.denoiser.schedule, options.steps)
         # Drawn in the images' own arrangement, so that the same seed starts alike whatever the patch.
         start = self.fold(noise.start(*self.shape))
-        for x in scheduler.walk(self.guided(options, grid), start, grid, noise):
+        for x in self.walk(start, noise, options, *self.conditions(options.labels)):
             yield self.unfold(x)
 
-    def nfe(self, options: Any) -> float:
+    def edit(self, noise: Noise, options: Any, edit: Edit) -> Iterator[Tensor]:
         scheduler = self.scheduler(options)
-        schedule = self.denoiser.schedule
-        grid = scheduler.grid(schedule, options.steps)
-        guidance = self.guidance(options).over(grid)
-        return sum(guidance.evaluations_at(Level(t, *schedule.level(t))) for t in scheduler.evaluated(grid))
+        grid = tail(scheduler.grid(self.denoiser.schedule, options.steps), edit.strength)
+        image = self.fold(edit.images.to(noise.device, noise.dtype))
+        start = self.fold(noise.start(*self.shape))
+        if grid is None:
+            yield self.unfold(image)
+            return
+        mask = None if edit.mask is None else self.fold(edit.mask.to(noise.device).expand_as(edit.images))
+
+        def plain(label: int | str | None) -> Denoise:
+            return self.steered(options.model_copy(update={"guidance": "none"}), self.named(label, noise), None)
+
+        walk = Walk(
+            scheduler=scheduler,
+            grid=grid,
+            noise=noise,
+            start=start,
+            image=image,
+            mask=mask,
+            afresh=edit.strength == 1,
+            wanted=lambda: self.guided(options, grid),
+            plain=plain,
+        )
+        for x in edit.editor.edit(walk):
+            yield self.unfold(x)
+
+    def named(self, label: int | str | None, noise: Noise) -> Condition:
+        """The condition that every sample has one label; without one, the null condition."""
+        if label is not None:
+            return self.conditions(self.label_numbers(label, noise))[0]
+        if not self.num_classes:
+            return {}
+        _, null = self.conditions((0,) * len(noise))
+        if null is None:
+            raise OptionError("this model learned no null class: say what the image shows, as inversion:source=3")
+        return null

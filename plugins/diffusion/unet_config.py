@@ -100,6 +100,15 @@ class UNet2DConfig(TrunkConfig):
     add_attention: bool = True
     num_train_timesteps: Size | None = None
 
+    def heads(self, channels: int) -> int:
+        """The number of attention heads in attention of that width."""
+        return channels // (self.attention_head_dim or channels)
+
+    @property
+    def sinusoid_width(self) -> int:
+        """The width of the embedding of time that the two linear layers read."""
+        return self.block_out_channels[0]
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         deepest = self.block_out_channels[-1]
@@ -133,6 +142,37 @@ class UNet2DConfig(TrunkConfig):
             raise ValueError(
                 f"sample_size {self.sample_size} is not a multiple of {unit}, which the {len(self.block_out_channels)} "
                 f"levels of block_out_channels need"
+            )
+        return self
+
+
+class GuidedUNetConfig(UNet2DConfig):
+    """``UNet2DConfig`` with what OpenAI's guided-diffusion can set beyond the keys of diffusers.
+
+    ``attention_heads`` is a number of heads for every width, in place of ``attention_head_dim``, which must then be
+    null; ``time_channels`` is the width of the embedding of time where the first level's differs from it.
+    """
+
+    attention_heads: Size | None = None
+    time_channels: Size | None = None
+
+    def heads(self, channels: int) -> int:
+        return self.attention_heads or super().heads(channels)
+
+    @property
+    def sinusoid_width(self) -> int:
+        return self.time_channels or super().sinusoid_width
+
+    @model_validator(mode="after")
+    def _heads_agree(self) -> Self:
+        if self.attention_heads is None:
+            return self
+        if self.attention_head_dim is not None:
+            raise ValueError("attention_heads and attention_head_dim say the same: leave one of them null")
+        wrong = [channels for channels in self.block_out_channels if channels % self.attention_heads]
+        if wrong:
+            raise ValueError(
+                f"block_out_channels {wrong[0]} is not divisible by attention_heads {self.attention_heads}"
             )
         return self
 

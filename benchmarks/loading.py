@@ -1,0 +1,175 @@
+"""How long a model of 450 MB takes to load, and how much memory: genzoo and diffusers in turn, each in a fresh process.
+
+    python benchmarks/loading.py --out benchmarks/results/loading.json
+
+The folder is a DDPM pipeline with the configuration of google/ddpm-cat-256 and random weights, written by diffusers; it
+lies in the page cache, so that both are measured, and not the disk. Both are measured once their modules are imported
+(``load``), and from the start of the process (``start``). genzoo's first load reads every weight to check it
+(``cold``); the next ones remember that. Both leave reading the weights to the first call, which is measured too, on one
+image of 32 pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+#: google/ddpm-cat-256, key by key.
+CONFIG: dict[str, Any] = {
+    "act_fn": "silu",
+    "attention_head_dim": None,
+    "block_out_channels": [128, 128, 256, 256, 512, 512],
+    "center_input_sample": False,
+    "down_block_types": ["DownBlock2D"] * 4 + ["AttnDownBlock2D", "DownBlock2D"],
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "in_channels": 3,
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-06,
+    "norm_num_groups": 32,
+    "out_channels": 3,
+    "sample_size": 256,
+    "time_embedding_type": "positional",
+    "up_block_types": ["UpBlock2D", "AttnUpBlock2D"] + ["UpBlock2D"] * 4,
+}
+
+KINDS = ("genzoo", "diffusers")
+
+#: What is measured in seconds: its ratio is given.
+TIMES = ("load", "work", "start", "first")
+
+
+def by_genzoo() -> Callable[[str], Any]:
+    """Import what loading needs; returns the loader of a folder, which gives the network."""
+    import genzoo
+    import genzoo.weights
+    import genzoo_plugins.diffusion.model
+    import genzoo_plugins.formats.diffusers  # noqa: F401
+
+    return lambda folder: genzoo.load(folder).denoiser.network
+
+
+def by_diffusers() -> Callable[[str], Any]:
+    """The same for the library that wrote the folder."""
+    warnings.simplefilter("ignore")
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel  # noqa: F401
+
+    return lambda folder: DDPMPipeline.from_pretrained(folder).unet
+
+
+def peak() -> int:
+    """The largest memory of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def measure(kind: str, folder: str, started: float) -> dict[str, float]:
+    """Load once, in this process; seconds and megabytes."""
+    import torch
+
+    load = by_genzoo() if kind == "genzoo" else by_diffusers()
+    began, worked = time.perf_counter(), time.process_time()
+    network = load(folder)
+    took, work, now = time.perf_counter() - began, time.process_time() - worked, time.time()
+    began = time.perf_counter()
+    with torch.inference_mode():
+        network(torch.zeros(1, 3, 32, 32), torch.tensor(0))
+    first = time.perf_counter() - began
+    return {
+        "load": took,
+        "work": work,
+        "start": now - started,
+        "first": first,
+        "peak": peak() / 1e6,
+    }
+
+
+def write_pipeline(folder: Path) -> None:
+    """The pipeline that both read, in the layout that both know."""
+    warnings.simplefilter("ignore")
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    DDPMPipeline(UNet2DModel(**CONFIG), DDPMScheduler()).save_pretrained(folder)
+
+
+def run(kind: str, folder: Path, cache: Path) -> dict[str, float]:
+    """``measure`` in a fresh process."""
+    command = [sys.executable, __file__, "--measure", kind, str(folder), repr(time.time())]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "GENZOO_CACHE": str(cache)}
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def compare(pairs: int) -> dict[str, Any]:
+    """All measurements, and the medians of both with their ratio."""
+    from genzoo.bench.machine import environment
+
+    with tempfile.TemporaryDirectory() as name:
+        folder, cache = Path(name) / "pipeline", Path(name) / "cache"
+        write_pipeline(folder)
+        size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+        time.sleep(3)  # a file younger than that is checked every time
+        run("diffusers", folder, cache)  # its compiled modules and the page cache
+        cold = run("genzoo", folder, cache)
+        rounds = [{kind: run(kind, folder, cache) for kind in (KINDS if i % 2 else KINDS[::-1])} for i in range(pairs)]
+    medians = {
+        kind: {what: statistics.median(one[kind][what] for one in rounds) for what in rounds[0][kind]} for kind in KINDS
+    }
+    ratios = {what: statistics.median(one["genzoo"][what] / one["diffusers"][what] for one in rounds) for what in TIMES}
+    return {
+        "format": "genzoo.loading/1",
+        "command": f"python benchmarks/loading.py --pairs {pairs}",
+        "environment": environment("cpu").model_dump(mode="json"),
+        "bytes": size,
+        "cold": cold,
+        "medians": medians,
+        "ratios": ratios,
+        "rounds": rounds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=7, help="fresh processes of each, in turn")
+    parser.add_argument("--out", type=Path, help="a JSON file for all measurements")
+    parser.add_argument("--measure", nargs=3, metavar=("KIND", "FOLDER", "STARTED"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.measure:
+        kind, folder, started = given.measure
+        print(json.dumps(measure(kind, folder, float(started))))
+        return
+    found = compare(given.pairs)
+    words = {
+        "load": "s to load",
+        "work": "s of CPU time to load",
+        "start": "s from the start of the process",
+        "first": "s of the first call",
+        "peak": "MB at most, after the first call, libraries included",
+    }
+    for what, text in words.items():
+        ours, theirs = (found["medians"][kind][what] for kind in KINDS)
+        ratio = f"ratio {found['ratios'][what]:.2f}" if what in TIMES else " " * 10
+        print(f"{ours:9.3f} genzoo {theirs:9.3f} diffusers  {ratio}  {text}")
+    print(f"{found['cold']['load']:8.3f} genzoo, the first time  s to load, {found['cold']['work']:.3f} of CPU time")
+    if given.out:
+        from genzoo.files import write_whole
+
+        write_whole(given.out, json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

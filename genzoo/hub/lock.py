@@ -1,0 +1,117 @@
+"""The lock file: what was pulled, and must be found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+from genzoo.errors import WeightsError
+from genzoo.files import open_regular, write_whole
+from genzoo.formats import MAX_FILES
+from genzoo.hub.errors import HubError
+from genzoo.hub.places import COMMIT, Access, Listing, Place, proper
+
+LOCK_FILE = "genzoo.lock"
+
+
+class Lock:
+    """What was pulled: repository and revision -> commit, and each file's sha256. Later pulls must match it.
+
+    A ``genzoo.lock`` in the working folder is used where there is one, else one in the cache.
+    """
+
+    def __init__(self, path: Path, guard: Path) -> None:
+        self.path, self._guard = path, guard
+        self.entries = self._read()
+
+    @classmethod
+    def find(cls, cache: Path) -> Lock:
+        """The lock file that counts here."""
+        local = Path(LOCK_FILE)
+        return cls(local if local.exists() else cache / LOCK_FILE, cache / ".locks" / "genzoo.lock")
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        if not self.path.exists():
+            return {}
+        with open_regular(self.path, WeightsError) as file:
+            raw = file.read(1 << 26)
+        if not raw:
+            return {}
+        try:
+            read = json.loads(raw)
+            entries = read["entries"]
+            good = read["version"] == 1 and all(_valid(entry) for entry in entries.values())
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+            good = False
+        if not good:
+            raise HubError(
+                "lock", f"{self.path}: not a lock file of genzoo; mend it, or remove it to pull everything anew"
+            )
+        return dict(entries)
+
+    @staticmethod
+    def key(place: Place) -> str:
+        return f"{place.repo}@{place.revision or 'main'}"
+
+    def listing(self, place: Place) -> Listing | None:
+        """What an earlier pull of this repository and revision found."""
+        entry = self.entries.get(self.key(place))
+        return Listing(entry["commit"], entry["names"]) if entry else None
+
+    def digest(self, place: Place, commit: str, name: str) -> str:
+        """The pinned digest of a file, or ""."""
+        entry = self.entries.get(self.key(place))
+        pinned = entry["files"].get(name, "") if entry and entry["commit"] == commit else ""
+        return f"sha256:{pinned}" if pinned else ""
+
+    def record(self, place: Place, listing: Listing, name: str, sha256: str) -> None:
+        """Pin a file that was fetched and checked."""
+        if self.digest(place, listing.commit, name) == f"sha256:{sha256}":
+            return
+        try:
+            self._guard.parent.mkdir(parents=True, exist_ok=True)
+            with WeakFileLock(self._guard):
+                self.entries = self._read()  # another process may have written meanwhile
+                entry = self.entries.get(self.key(place))
+                if entry is None or entry["commit"] != listing.commit:
+                    entry = {"commit": listing.commit, "names": dict(listing.digests), "files": {}}
+                entry["files"][name] = sha256
+                self.entries[self.key(place)] = entry
+                write_whole(
+                    self.path, json.dumps({"version": 1, "entries": self.entries}, indent=1, sort_keys=True) + "\n"
+                )
+        except OSError as error:
+            raise HubError(
+                "lock", f"{self.path}: cannot be written: {error.strerror}; what is pulled is pinned there"
+            ) from None
+
+
+def _valid(entry: Any) -> bool:
+    names, files = entry["names"], entry["files"]
+    return (
+        bool(COMMIT.fullmatch(entry["commit"]))
+        and len(names) <= MAX_FILES
+        and all(proper(name) and isinstance(promise, str) for name, promise in names.items())
+        and all(re.fullmatch(r"[0-9a-f]{64}", value) for value in files.values())
+    )
+
+
+def verify(lock: Lock, cache: Path) -> Iterator[tuple[str, str, str]]:
+    """Check every pinned file again: (place, file, state), with state "good", "absent" or "changed"."""
+    for key, entry in sorted(lock.entries.items()):
+        repo = key.partition("@")[0]
+        for name, pinned in sorted(entry["files"].items()):
+            path = Access(cache).folder(repo) / "snapshots" / entry["commit"] / name
+            if not path.exists():
+                yield key, name, "absent"
+                continue
+            with open_regular(path, WeightsError) as file:
+                # Read, not remembered: this is the command for those who doubt.
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            yield key, name, "good" if found == pinned else "changed"

@@ -1,0 +1,99 @@
+"""Memory layouts: loaded weights lie as their file has them until their module is first called.
+
+Kernels want weights at round addresses and, for images, channels last; a file has them back to back and channels
+first. Copying them takes longer than all the rest of loading, and whoever loads a model to look at it never needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from genzoo.tensors import ALIGNMENT, Tensors
+
+Strides = tuple[int, ...]
+
+
+def lies_well(tensor: Tensor, strides: Strides) -> bool:
+    """Whether a tensor begins at a round address and has these strides."""
+    # Strides, because for kernels of one pixel the memory format alone is ambiguous.
+    return tensor.stride() == strides and tensor.data_ptr() % ALIGNMENT == 0
+
+
+def laid_out(tensor: Tensor, strides: Strides, dtype: torch.dtype) -> Tensor:
+    """A copy at a round address with these strides, in this dtype."""
+    return torch.empty_strided(tensor.shape, strides, dtype=dtype, device=tensor.device).copy_(tensor)
+
+
+def channels_last(module: nn.Module) -> None:
+    """Lay the kernels of convolutions out channels last, sooner than ``module.to(memory_format=...)`` does."""
+    for inner in module.modules():
+        weight = getattr(inner, "weight", None)
+        if isinstance(weight, nn.Parameter) and weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+
+
+class FirstCall:
+    """Before a module's first call its weights are laid out; a hook that then takes itself away.
+
+    So the pixels depend on the weights alone, and not on the layout of the file: kernels sum in another order where an
+    address is not round.
+
+    Args:
+        strides: of the module's own names.
+        tensors: those that the weights are views of, so that the file's pages are given back.
+        prefix: of the module's names among them.
+    """
+
+    def __init__(self, strides: Mapping[str, Strides], tensors: Tensors | None = None, prefix: str = "") -> None:
+        self.strides, self.tensors, self.prefix = dict(strides), tensors, prefix
+        self.handle: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy of a module, or one from another process, has its own memory, and no file behind it.
+        return FirstCall, (self.strides,)
+
+    def register(self, module: nn.Module) -> None:
+        """Watch for the first call of a module."""
+        self.handle = module.register_forward_pre_hook(self)
+
+    def __call__(self, module: nn.Module, inputs: Any) -> None:
+        # Outside of inference mode: weights that are made inside could never be trained.
+        with torch.inference_mode(False), torch.no_grad():
+            kept = module.state_dict(keep_vars=True)
+            for name, strides in self.strides.items():
+                if not lies_well(kept[name], strides):
+                    kept[name].data = laid_out(kept[name].data, strides, kept[name].dtype)
+                    if self.tensors is not None:
+                        self.tensors.release(self.prefix + name)
+        self.strides, self.tensors = {}, None
+        if self.handle is not None:
+            self.handle.remove()
+
+
+#: What waits for the first calls of a module's children.
+_waiting: WeakKeyDictionary[nn.Module, list[tuple[nn.Module, FirstCall]]] = WeakKeyDictionary()
+
+
+def lay_out_later(module: nn.Module, strides: Mapping[str, Strides], tensors: Tensors | None) -> None:
+    """Lay out the weights of each child when it is first called; a module's own ones at once."""
+    own = FirstCall({name: found for name, found in strides.items() if "." not in name}, tensors)
+    own(module, ())
+    waiting = []
+    for child, inner in module.named_children():
+        prefix = f"{child}."
+        mine = {name.removeprefix(prefix): found for name, found in strides.items() if name.startswith(prefix)}
+        if mine:
+            waiting.append((inner, FirstCall(mine, tensors, prefix)))
+            waiting[-1][1].register(inner)
+    _waiting[module] = waiting
+
+
+def lay_out(module: nn.Module) -> None:
+    """Do now what waits for first calls: a child may be asked otherwise than by a call."""
+    for inner, waiting in _waiting.pop(module, []):
+        waiting(inner, ())

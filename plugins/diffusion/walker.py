@@ -1,0 +1,87 @@
+"""What diffusion models of images and of latents share: a denoiser, and the options of a walk from noise to data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from genzoo.denoiser import Condition, Denoiser
+from genzoo.frozen import Real
+from genzoo.generator import Generator, Options
+from genzoo.guidance import Guidance
+from genzoo.noise import Noise
+from genzoo.registry import default_zoo
+from genzoo.scheduler import Denoise, Grid, Level, Scheduler
+
+
+class DiffusionOptions(Options):
+    """What a diffusion model can be asked per call."""
+
+    steps: Annotated[int, Field(ge=1, le=100_000, description="steps of the scheduler")] = 50
+    scheduler: Annotated[
+        str | Scheduler, Field(description="a scheduler's name, with options as ddim:eta=0.5,spacing=trailing")
+    ] = "ddim"
+    guidance: Annotated[
+        Real | str | Guidance, Field(description="the scale of classifier-free guidance, or a guidance's name")
+    ] = 1.0
+
+
+class Walker(Generator):
+    """A generator that walks from noise to data by its denoiser.
+
+    Attributes:
+        denoiser: (x_t, t, condition) -> x_0.
+        clip: x_0 is clamped to [-clip, clip] after guidance; None leaves it.
+    """
+
+    Options: ClassVar[type[Options]] = DiffusionOptions
+    denoiser: Denoiser
+    clip: float | None
+
+    def scheduler(self, options: DiffusionOptions) -> Scheduler:
+        """The scheduler that the options name."""
+        if isinstance(options.scheduler, Scheduler):
+            return options.scheduler
+        found: Scheduler = (self.zoo or default_zoo()).make("scheduler", options.scheduler)
+        return found
+
+    def guidance(self, options: DiffusionOptions) -> Guidance:
+        """The guidance that the options name; a number is the scale of classifier-free guidance."""
+        chosen = options.guidance
+        if isinstance(chosen, Guidance):
+            return chosen
+        zoo = self.zoo or default_zoo()
+        found: Guidance = zoo.make("guidance", chosen if isinstance(chosen, str) else f"cfg:scale={float(chosen)}")
+        return found
+
+    def steered(
+        self, options: DiffusionOptions, condition: Condition, null: Condition | None, grid: Grid | None = None
+    ) -> Denoise:
+        """(x_t, t) -> x_0 with condition, guidance and clipping inside, for a walk over ``grid``."""
+        guidance, clip = self.guidance(options), self.clip
+        if grid is not None:
+            guidance = guidance.over(grid)
+        denoise = guidance(self.denoiser, condition, null)
+        # A scheduler that clips by itself needs x_0 as the network gave it.
+        if clip is None or guidance.clips or getattr(self.scheduler(options), "clip", None) is not None:
+            return denoise
+        # After guidance, which extrapolates: clipping its two branches first would bias what it extrapolates from.
+        return lambda x, t: denoise(x, t).clamp(-clip, clip)
+
+    def walk(
+        self, start: Tensor, noise: Noise, options: DiffusionOptions, condition: Condition, null: Condition | None
+    ) -> Iterator[Tensor]:
+        """Yield x after every step from ``start``, which is normal noise; the last is the sample."""
+        scheduler = self.scheduler(options)
+        grid = scheduler.grid(self.denoiser.schedule, options.steps)
+        yield from scheduler.walk(self.steered(options, condition, null, grid), start, grid, noise)
+
+    def nfe(self, options: Any) -> float:
+        scheduler = self.scheduler(options)
+        schedule = self.denoiser.schedule
+        grid = scheduler.grid(schedule, options.steps)
+        guidance = self.guidance(options).over(grid)
+        return sum(guidance.evaluations_at(Level(t, *schedule.level(t))) for t in scheduler.evaluated(grid))

@@ -1,0 +1,95 @@
+"""The commands around the Hub as a user types them, each in a process of its own, against a Hub on this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from hub_server import Fault, Hub, closed_port
+from small import apart, small_card
+
+from genzoo.registry import default_zoo
+from genzoo.weights import build
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.slow
+
+TOKEN = "hf_" + "Secret" * 6
+
+
+@pytest.fixture(name="hub")
+def _hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with apart(tmp_path, monkeypatch), Hub() as hub:
+        yield hub
+
+
+def genzoo(endpoint: str, *words: str, code: int = 0, **environment: str) -> str:
+    """What a command says; a failure must be one line of error, without the token."""
+    given = {"HF_ENDPOINT": endpoint, "HF_HOME": str(Path("home").absolute()), "HF_TOKEN": TOKEN, **environment}
+    done = subprocess.run(
+        [sys.executable, "-m", "genzoo", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **given},
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    if code:
+        assert "Traceback" not in done.stderr
+        assert done.stderr.strip().count("\n") == 0
+    return done.stdout + done.stderr
+
+
+def test_a_model_goes_there_and_back(hub: Hub) -> None:
+    torch.manual_seed(0)
+    made = build(default_zoo(), small_card(options={"steps": 2})).eval()
+    made.save_pretrained("small")
+    assert "/commit/" in genzoo(hub.endpoint, "push", "small", "--repo", "me/small")
+    assert {"README.md", "config.json", "model.safetensors", "samples.png"} <= set(
+        hub.repos["me/small"].commits[hub.repos["me/small"].refs["main"]]
+    )
+    said = genzoo(hub.endpoint, "pull", "hf:me/small")
+    assert "pinned in" in said
+    assert "try: genzoo generate hf:me/small" in said
+    # What was pulled is there without the Hub, pixel for pixel.
+    genzoo(hub.endpoint, "generate", "small", "--seeds", "1", "-o", "a.png")
+    genzoo(closed_port(), "generate", "hf:me/small", "--seeds", "1", "-o", "b.png", HF_HUB_OFFLINE="1")
+    assert Path("a.png").stat().st_size > 0
+    assert Path("b.png").stat().st_size > 0
+    fetched = [path for method, path, _ in hub.log if method == "GET" and path.endswith(".safetensors")]
+    assert len(fetched) == 1
+    assert "files are as they were pinned" in genzoo(hub.endpoint, "verify")
+    assert "hf:me/small" in genzoo(hub.endpoint, "cache", "list")
+    assert "freed" in genzoo(hub.endpoint, "cache", "remove", "hf:me/small")
+    assert "hf:me/small" not in genzoo(hub.endpoint, "cache", "list")
+
+
+def test_every_bad_name_has_its_own_line(hub: Hub) -> None:
+    hub.repo("me/empty", {"notes.txt": b"x"})
+    hub.repo("me/gated", {"config.json": b"{}"}).gated = True
+    told = {
+        genzoo(hub.endpoint, "pull", name, code=2, **environment).strip()
+        for name, environment in (
+            ("hf:me/nothing", {}),
+            ("hf:me/empty@v9", {}),
+            ("hf:me/empty/sub", {}),
+            ("hf:me/empty", {}),
+            ("hf:me/gated", {}),
+            ("hf:me/else", {"HF_HUB_OFFLINE": "1"}),
+            ("hf:me", {}),
+        )
+    }
+    assert len(told) == 7
+    hub.faults = [Fault("/api/models/", 429)]
+    assert "429" in genzoo(hub.endpoint, "pull", "hf:me/empty", code=2)
+    assert "cannot be reached" in genzoo(closed_port(), "pull", "hf:me/empty", code=2)
+    left = [path for path in Path("home").rglob("*") if path.is_file() and path.name.endswith((".incomplete", ".part"))]
+    assert not left
