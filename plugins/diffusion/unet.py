@@ -36,12 +36,13 @@ from genzoo_plugins.diffusion.blocks import (
     downsample,
     upsample,
 )
-from genzoo_plugins.diffusion.unet_config import TrunkConfig, UNet2DConditionConfig, UNet2DConfig
+from genzoo_plugins.diffusion.convolution import Conv2d
+from genzoo_plugins.diffusion.unet_config import GuidedUNetConfig, TrunkConfig, UNet2DConditionConfig, UNet2DConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["UNet2D", "UNet2DCondition", "UNet2DConditionConfig", "UNet2DConfig"]
+__all__ = ["GuidedUNetConfig", "UNet2D", "UNet2DCondition", "UNet2DConditionConfig", "UNet2DConfig"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Trunk(nn.Module):
         widths, top, last = [level.channels for level in levels], levels[0].channels, len(levels) - 1
         self.config, self.context_channels = config, context_channels
         self.act, self.out_act = ACTIVATIONS[config.act_fn], embedding_act
-        self.conv_in = nn.Conv2d(config.in_channels, top, 3, padding=1)
+        self.conv_in = Conv2d(config.in_channels, top, 3, padding=1)
         self.time_proj = time_proj
         self.time_embedding = TimestepEmbedding(time_channels, config.time_width, embedding_act)
         self.class_embedding: nn.Module | None = None
@@ -126,7 +127,7 @@ class Trunk(nn.Module):
             for i, level in reversed(list(enumerate(levels)))
         )
         self.conv_norm_out = GroupNorm(config.norm_num_groups, top, eps=config.norm_eps)
-        self.conv_out = nn.Conv2d(top, config.out_channels, 3, padding=1)
+        self.conv_out = Conv2d(top, config.out_channels, 3, padding=1)
 
     def forward(
         self,
@@ -251,12 +252,11 @@ class UNet2D(Trunk):
     config: UNet2DConfig
 
     def __init__(self, config: UNet2DConfig) -> None:
-        top, deepest = config.block_out_channels[0], config.block_out_channels[-1]
+        top, deepest = config.sinusoid_width, config.block_out_channels[-1]
         plain = config.resnet_time_scale_shift == "default"
 
         def attention(channels: int, groups: int | None = config.norm_num_groups, factor: float = 1.0) -> nn.Module:
-            heads = channels // (config.attention_head_dim or channels)
-            return MapAttention(channels, heads, groups=groups, eps=config.norm_eps, factor=factor)
+            return MapAttention(channels, config.heads(channels), groups=groups, eps=config.norm_eps, factor=factor)
 
         levels = [
             Level(

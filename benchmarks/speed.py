@@ -1,0 +1,165 @@
+"""genzoo against diffusers' own pipeline: same weights, scheduler, steps and noise, in one process, in turns.
+
+python benchmarks/speed.py                       eager: three networks at batch 1, 8 and 64
+python benchmarks/speed.py --compile default     and compiled, both libraries
+python benchmarks/speed.py --clock process       on a busy machine: the processor's time, one thread
+
+Prints and writes for each: how many times faster genzoo is, with its interval; the largest difference of a pixel, which
+must be below 1e-4; the share of the physical limit that its forward pass reaches (see limit.py), and what the walk adds
+to bare forward passes. Peak memory needs a process each: genzoo bench FOLDER diffusers:FOLDER, with --save FOLDER here.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import torch
+from limit import limit_of, quickest
+from peers import ARCHITECTURES, Pair
+from pydantic import model_validator
+from ratios import Clock, Ratio, interleaved
+
+from genzoo.bench import environment
+from genzoo.bench.calls import outermost, recorded, replay
+from genzoo.files import write_whole
+from genzoo.frozen import Count, Frozen, Label, Number, Seq, Text
+from genzoo.results import Environment
+
+HERE = Path(__file__).parent
+
+#: How far two libraries' pixels may be apart.
+BOUND = 1e-4
+
+
+class Comparison(Frozen):
+    """One network at one batch size.
+
+    Attributes:
+        network, batch, steps, compile: what was run.
+        difference: the largest of a pixel in [-1, 1].
+        speedup: genzoo against diffusers, both from seeds to pixels.
+        forward_seconds: of our network's forward pass, the quickest.
+        limit_seconds: of its arithmetic alone; only for eager rows.
+        walk: the whole walk against the same forward passes alone; below 1, the walk costs something.
+    """
+
+    network: Label
+    batch: Count
+    steps: Count
+    compile: Label
+    difference: Number
+    speedup: Ratio
+    forward_seconds: Number
+    limit_seconds: Number | None
+    walk: Ratio
+
+    @model_validator(mode="after")
+    def _alike(self) -> Comparison:
+        if not self.difference <= BOUND:
+            raise ValueError(f"{self.network}: pixels differ by {self.difference:g}, more than {BOUND:g}")
+        return self
+
+    @property
+    def share(self) -> float | None:
+        """Of the physical limit."""
+        return None if self.limit_seconds is None else self.limit_seconds / self.forward_seconds
+
+
+class Comparisons(Frozen):
+    """All of a run."""
+
+    format: Literal["genzoo.speed/1"] = "genzoo.speed/1"
+    made: Label
+    command: Text
+    environment: Environment
+    rows: Seq[Comparison]
+
+
+def compare(pair: Pair, batch: int, steps: int, mode: str, repetitions: int, clock: Clock) -> Comparison:
+    """Measure one row."""
+
+    def ours() -> object:
+        return pair.make_ours(batch, steps)
+
+    modules = outermost(pair.ours, lambda: pair.make_ours(1, 1))
+    if mode != "off":
+        for module in (*modules, pair.theirs.unet):
+            module.compile(mode=None if mode == "default" else mode, dynamic=False)
+    calls = recorded(modules, ours)
+    return Comparison(
+        network=pair.name,
+        batch=batch,
+        steps=steps,
+        compile=mode,
+        difference=pair.difference(batch, steps),
+        speedup=interleaved(ours, lambda: pair.make_theirs(batch, steps), repetitions, clock),
+        forward_seconds=quickest(replay(calls[:1]), clock, 0.5),
+        limit_seconds=limit_of(forward_of(pair, batch), clock) if mode == "off" else None,
+        walk=interleaved(ours, replay(calls), repetitions, clock),
+    )
+
+
+def forward_of(pair: Pair, batch: int) -> Callable[[], Any]:
+    """A forward pass of the network in plain torch, whose calls are those that the limit is made of."""
+    unet = pair.theirs.unet
+    size = unet.config.sample_size
+    x = torch.randn(batch, unet.config.in_channels, size, size)
+    return lambda: unet(x, 500)
+
+
+def line(row: Comparison) -> str:
+    """A row in words."""
+    share = "" if row.share is None else f", {row.share:.0%} of the limit"
+    return (
+        f"{row.network}, batch {row.batch}, compile {row.compile}: {row.speedup.value:.3f} times diffusers "
+        f"({row.speedup.low:.3f} to {row.speedup.high:.3f}), forward {1e3 * row.forward_seconds:.2f} ms{share}, "
+        f"walk {1 / row.walk.value - 1:+.1%} over the network alone, pixels within {row.difference:.1e}"
+    )
+
+
+@click.command()
+@click.option("--network", "networks", multiple=True, type=click.Choice(list(ARCHITECTURES)), help="By default all.")
+@click.option("--batch", "batches", default="1,8,64", show_default=True)
+@click.option("--steps", default=4, show_default=True, type=click.IntRange(min=1))
+@click.option("--compile", "modes", default="off", show_default=True, help="Torch's modes, with commas: off,default.")
+@click.option("--repetitions", default=15, show_default=True, type=click.IntRange(min=3))
+@click.option("--clock", default="wall", show_default=True, type=click.Choice(["wall", "process"]))
+@click.option("--save", type=click.Path(file_okay=False, path_type=Path), help="Also write the pipelines here.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=HERE / "results" / "speed.json")
+def main(
+    networks: tuple[str, ...],
+    batches: str,
+    steps: int,
+    modes: str,
+    repetitions: int,
+    clock: Clock,
+    save: Path | None,
+    out: Path,
+) -> None:
+    """Compare the speed of genzoo and diffusers."""
+    rows: list[Comparison] = []
+    for name in networks or ARCHITECTURES:
+        if save is not None:
+            Pair(name).save(save / name)
+        for mode in modes.split(","):
+            pair = Pair(name)
+            for batch in map(int, batches.split(",")):
+                rows.append(compare(pair, batch, steps, mode, repetitions, clock))
+                click.echo(line(rows[-1]))
+    found = Comparisons(
+        made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=shlex.join(["python", *sys.argv]),
+        environment=environment("cpu"),
+        rows=tuple(rows),
+    )
+    write_whole(out, found.model_dump_json(indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""Rows of ``genzoo bench``: what one configuration of one model costs.
+
+A file of rows says where it was measured and by which command, so that a stranger's file can stand beside ours; a row
+that breaks the rules of the protocol (see benchmarks/README.md) is no row and cannot be read.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from genzoo.cards import Line
+from genzoo.errors import ResultsError, explain
+from genzoo.files import open_regular, write_whole
+from genzoo.frozen import Count, Frozen, Label, Number, Seq, Text
+from genzoo.results import Environment, median
+
+SCHEMA = "genzoo.bench/1"
+
+MAX_BYTES = 64 << 20
+
+#: Repetitions and seconds that a timing rests on at least.
+LEAST = 10
+LEAST_SECONDS = 1.0
+
+#: Repetitions after which a timing ends, however short they are.
+MOST = 1000
+
+Dtype = Literal["fp32", "bf16", "fp16"]
+Compile = Literal["off", "default", "reduce-overhead", "max-autotune"]
+Status = Literal["ok", "out of memory", "refused", "failed"]
+
+#: How far a pixel in [-1, 1] may be from float32 eager. Rounding alone, grown over a walk of many steps: half precision
+#: carries 11 bits and bfloat16 8, and a few pixels on an edge move far more than the mean does.
+BOUNDS: dict[str, float] = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.5}
+
+
+class Task(Frozen):
+    """One configuration, measured in a process of its own.
+
+    Attributes:
+        model: a name or path, as ``genzoo generate`` takes it.
+        options: of the model's family, as steps.
+        device, dtype: where and as what the weights are.
+        batch: images per call; 0 for the most that fit.
+        compile: torch.compile's mode for the network, or off.
+        threads: of the CPU.
+        seconds: after which no further repetition begins, for each timing.
+        replicas: processes that run at once, each on a device of its own.
+        bound: the largest difference of a pixel in [-1, 1] from float32 eager that is accepted; null: the dtype's own.
+        slow: also measure a dtype that the processor has no units for.
+    """
+
+    model: Label
+    options: dict[str, Any] = Field(default_factory=dict)
+    device: Label = "cpu"
+    dtype: Dtype = "fp32"
+    batch: Annotated[int, Field(ge=0, le=1 << 20)] = 1
+    compile: Compile = "off"
+    threads: Annotated[int, Field(ge=1, le=100_000)] = 1
+    seconds: Annotated[float, Field(gt=0, le=1e5)] = 10.0
+    replicas: Annotated[int, Field(ge=1, le=4096)] = 1
+    bound: Annotated[float, Field(ge=0, le=2)] | None = None
+    slow: bool = False
+
+    @property
+    def limit(self) -> float:
+        """The largest difference of a pixel that is accepted."""
+        return BOUNDS[self.dtype] if self.bound is None else self.bound
+
+
+class Timing(Frozen):
+    """Repetitions of one call, raw.
+
+    Attributes:
+        wall: seconds on the clock, the device idle before and after.
+        busy: seconds of the processor (CPU), or between events on the stream (GPU); empty where neither is known.
+    """
+
+    wall: Seq[Number]
+    busy: Seq[Number] = ()
+
+    @property
+    def median(self) -> float:
+        """Seconds."""
+        return median(self.wall)
+
+    def quantile(self, share: float) -> float:
+        """The smallest repetition that is no less than ``share`` of them, as 0.9 for p90."""
+        ordered = sorted(self.wall)
+        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+    @property
+    def spread(self) -> float:
+        """The interquartile range, in seconds."""
+        return self.quantile(0.75) - self.quantile(0.25)
+
+
+class Memory(Frozen):
+    """Bytes; null where the device does not tell.
+
+    Attributes:
+        weights: of parameters and buffers.
+        base: held before the model was loaded.
+        peak: the most held while images were made: allocated on a GPU, resident on a CPU.
+        reserved: the most that the allocator took from the driver; null on a CPU.
+    """
+
+    weights: Count
+    base: Count | None = None
+    peak: Count | None = None
+    reserved: Count | None = None
+
+
+class Clocks(Frozen):
+    """A GPU at one moment, from NVML.
+
+    Attributes:
+        sm, memory: MHz.
+        temperature: degrees Celsius.
+        throttled: the reasons for which it ran slower than asked, as "thermal" or "power cap".
+    """
+
+    sm: Number | None = None
+    memory: Number | None = None
+    temperature: Number | None = None
+    throttled: Seq[Label] = ()
+
+
+class Row(Frozen):
+    """What a task gave.
+
+    Attributes:
+        task: what was asked, its batch replaced by the one that was found where the most were asked for.
+        largest: whether the batch is the most that fit.
+        status: "ok", or why there is no timing; ``why`` says it in words.
+        weights: sha256 of the weights, where a card names one.
+        settings: of the device and of torch, as allow_tf32 and the attention backends.
+        nfe, flops: per image.
+        load_seconds: from the name to a model that is ready.
+        first_seconds: the first images, caches cold, before anything is compiled.
+        compile_seconds: the first call after compiling; null without.
+        whole: seeds to uint8 pixels on the host.
+        network: the same evaluations of the network alone, replayed; null where there is no module to replay.
+        memory: see there.
+        difference: the largest difference of a pixel in [-1, 1] from float32 eager; a refused row says it in ``why``.
+        joules: of the GPU per image; null where NVML does not tell.
+        before, after: the GPU's clocks around the timings.
+        replica_seconds: median seconds a batch of each replica.
+    """
+
+    task: Task
+    largest: bool = False
+    status: Status
+    why: Text = ""
+    weights: str | None = None
+    settings: dict[str, str] = Field(default_factory=dict)
+    nfe: Number | None = None
+    flops: Number | None = None
+    load_seconds: Number | None = None
+    first_seconds: Number | None = None
+    compile_seconds: Number | None = None
+    whole: Timing | None = None
+    network: Timing | None = None
+    memory: Memory | None = None
+    difference: Number | None = None
+    joules: Number | None = None
+    before: Clocks | None = None
+    after: Clocks | None = None
+    replica_seconds: Seq[Number] = ()
+
+    @model_validator(mode="after")
+    def _follows_the_rules(self) -> Row:
+        if self.status != "ok":
+            if not self.why:
+                raise ValueError(f"a row that is {self.status!r} says why")
+            if self.whole is not None:
+                raise ValueError(f"a row that is {self.status!r} has no timing")
+            return self
+        if self.whole is None or self.memory is None or self.difference is None:
+            raise ValueError("a row has a timing, its memory, and the difference of its pixels from float32 eager")
+        count, spent = len(self.whole.wall), sum(self.whole.wall)
+        if spent < self.task.seconds and count < MOST and (count < LEAST or spent < LEAST_SECONDS):
+            raise ValueError(f"a timing has {LEAST} repetitions and {LEAST_SECONDS:g} s, or all the time it was given")
+        if self.difference > self.task.limit:
+            raise ValueError(f"pixels that differ by {self.difference:g} are beyond the bound of {self.task.limit:g}")
+        if self.task.compile != "off" and self.compile_seconds is None:
+            raise ValueError("a compiled row says how long compiling took")
+        return self
+
+    @property
+    def asked(self) -> Task:
+        """The task as it was asked, its batch 0 where the most that fit were asked for."""
+        return self.task.model_copy(update={"batch": 0}) if self.largest else self.task
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Of all replicas together."""
+        if self.whole is None:
+            return None
+        seconds = self.replica_seconds or (self.whole.median,)
+        return sum(self.task.batch / each for each in seconds)
+
+
+class Benchmark(Frozen):
+    """Rows of one machine.
+
+    Attributes:
+        made: when, ISO 8601, UTC.
+        command: what repeats it.
+        environment: the machine and its software.
+        note: what else a reader should know, from whoever measured it.
+    """
+
+    format: Literal["genzoo.bench/1"] = "genzoo.bench/1"
+    made: Line
+    command: Text
+    environment: Environment
+    note: Text = ""
+    rows: Seq[Row]
+
+    def write(self, path: Path) -> None:
+        """Write, whole or not at all."""
+        write_whole(path, self.model_dump_json(indent=1) + "\n")
+
+
+def read_benchmark(path: Path) -> Benchmark:
+    """Rows from a file; raises ResultsError that says which rule they break."""
+    with open_regular(path, ResultsError) as file:
+        raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise ResultsError(f"{path}: more than {MAX_BYTES} bytes; not a file of genzoo bench")
+    try:
+        head = json.loads(raw)
+        found = head.get("format") if isinstance(head, dict) else None
+    except (ValueError, RecursionError):
+        raise ResultsError(f"{path}: not JSON; give a bench.json of genzoo bench") from None
+    if found != SCHEMA:
+        raise ResultsError(f"{path}: format {found!r}, where this version reads {SCHEMA!r}; run genzoo bench again")
+    try:
+        return Benchmark.model_validate_json(raw)
+    except ValidationError as error:
+        raise ResultsError(explain(error, str(path), Benchmark)) from None

@@ -1,0 +1,108 @@
+"""Every combination of a plan, row by row; what is interrupted goes on where it stopped."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genzoo.bench.machine import environment
+from genzoo.bench.processes import measure_row
+from genzoo.bench.records import Benchmark, Compile, Dtype, Row, Task, read_benchmark
+from genzoo.errors import ResultsError
+from genzoo.generator import check_known, fitting_options
+from genzoo.registry import Zoo
+from genzoo.results import Environment
+from genzoo.weights import find_card
+
+FILE = "bench.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure: all combinations.
+
+    Attributes:
+        models: names or paths.
+        dtypes, batches, compiles: 0 is the largest batch that fits.
+        options: of the models, as steps; a family that does not know one is measured without it.
+        device, replicas, seconds, bound, slow: see ``Task``.
+        timeout: seconds of a row, loading and compiling too.
+        command: what the user typed, for the record.
+        note: for the record.
+    """
+
+    models: Sequence[str]
+    dtypes: Sequence[Dtype] = ("fp32",)
+    batches: Sequence[int] = (1, 8, 64)
+    compiles: Sequence[Compile] = ("off",)
+    options: dict[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    replicas: int = 1
+    seconds: float = 10.0
+    bound: float | None = None
+    slow: bool = False
+    timeout: float = 3600.0
+    command: str = "genzoo bench"
+    note: str = ""
+
+    def tasks(self, zoo: Zoo) -> list[Task]:
+        """The tasks, in order; raises GenzooError for a name that is unknown or an option that no model knows."""
+        # All names are resolved before anything is measured: a misspelt last one must not cost the first ones' hours.
+        families = {name: zoo.find("generator", find_card(zoo, name)[0].generator) for name in self.models}
+        check_known(self.options, families.values())
+        return [
+            Task(
+                model=name,
+                options=fitting_options(families[name], self.options),
+                device=self.device,
+                dtype=dtype,
+                batch=batch,
+                compile=compiled,
+                threads=torch.get_num_threads(),
+                seconds=self.seconds,
+                replicas=self.replicas,
+                bound=self.bound,
+                slow=self.slow,
+            )
+            for name, dtype, compiled, batch in itertools.product(self.models, self.dtypes, self.compiles, self.batches)
+        ]
+
+
+def sweep(zoo: Zoo, plan: Plan, folder: Path) -> Iterator[Benchmark]:
+    """Measure a plan into ``folder``; yields all rows so far after each one.
+
+    Rows that the folder holds of the same tasks, measured in the same environment, are taken as they are; a row that
+    failed is tried again.
+    """
+    path, here = folder / FILE, environment(plan.device)
+    tasks = plan.tasks(zoo)
+    rows = earlier(path, here)
+    order = [task.model_dump_json() for task in tasks]  # rows of other plans stand after those of this one
+    for key, task in zip(order, tasks, strict=True):
+        if key not in rows:
+            rows[key] = measure_row(task, plan.timeout)
+        found = Benchmark(
+            made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            command=plan.command,
+            environment=here,
+            note=plan.note,
+            rows=tuple(rows[key] for key in dict.fromkeys([*order, *rows]) if key in rows),
+        )
+        found.write(path)
+        yield found
+
+
+def earlier(path: Path, here: Environment) -> dict[str, Row]:
+    """Task, as JSON, -> row of what was measured before and need not be again."""
+    if not path.exists():
+        return {}
+    before = read_benchmark(path)
+    if before.environment != here:
+        raise ResultsError(f"{path}: its rows are of another machine or other versions; give another -o")
+    return {row.asked.model_dump_json(): row for row in before.rows if row.status != "failed"}
