@@ -15,9 +15,7 @@ from torch import Tensor, nn
 mkldnn: Any = torch.backends.mkldnn
 
 #: The two operators that this rests on are torch's own, and promised to nobody: without them the ordinary way is taken.
-REORDERS = hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight") and hasattr(
-    torch.ops.mkldnn, "_convolution_pointwise"
-)
+REORDERS = hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight") and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 #: Pixels of the input, all images together, above which reordering at every call is lost in the work.
 FEW_PIXELS = 2048
 
