@@ -22,7 +22,7 @@ HEAD = "".join(line + "\n" for line in CATALOGUE.read_text().splitlines() if lin
 
 
 class Dumper(yaml.SafeDumper):
-    """Lists of plain values on one line."""
+    """Lists of plain values, and mappings of numbers, on one line."""
 
 
 def _list(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.Node:
@@ -30,7 +30,18 @@ def _list(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
 
 
+def _numeric(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_numeric, value.values()))
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _mapping(dumper: yaml.SafeDumper, data: dict[str, Any]) -> yaml.Node:
+    return dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=_numeric(data))
+
+
 Dumper.add_representer(list, _list)
+Dumper.add_representer(dict, _mapping)
 
 
 def measured(results: Results, name: str) -> list[dict[str, Any]]:
