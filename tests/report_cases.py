@@ -199,7 +199,7 @@ def stability(*families: Family, processor: str = "AMD EPYC 7763") -> Stability:
         extractor="eyes",
         digest="0" * 64,
         n=500,
-        floor={"frechet": 1.2},
+        floor={"frechet": 1.2, "label-accuracy": 94.0, "class-diversity": 96.0},
         families=families or (
             family("dcgan.tiny", "dcgan", 8.0, (1.0, 2.6, 1.2)),
             family("stylegan.tiny", "stylegan", 5.0, (1.0, 1.1, 1.05)),

@@ -203,6 +203,10 @@ def test_a_model_is_as_stable_as_the_family_that_trains_it() -> None:
     assert table_of(cases.results(stability=(twice,))).entries[0].family is None
 
 
+def test_the_floor_of_training_is_its_distance_alone() -> None:
+    assert "as many real images reach 1.2." in " ".join(Page(html((cases.stability(),))).text.split())
+
+
 def test_what_training_came_to() -> None:
     record = cases.stability()
     rows = {line.measure.key: line.cells for line in families_table(record).lines}

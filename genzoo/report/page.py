@@ -20,10 +20,12 @@ from genzoo.runs import DISTANCE
 
 @dataclass(frozen=True)
 class Training:
-    """What the page says of one record of training: its table, and for each family the drawn curves."""
+    """What the page says of one record of training: its table, the distance that as many real images reach, and for
+    each family the drawn curves."""
 
     record: Stability
     table: Table
+    floor: float | None
     curves: Sequence[tuple[str, Sequence[Markup]]]
 
 
@@ -84,4 +86,4 @@ def _training(record: Stability, table: Table, name: str) -> Training:
             _drawn(plots.losses(family), f"{name}-l{i}", f"Losses by step, {whose}"),
         )
         curves.append((family.name, [svg for svg in drawn if svg]))
-    return Training(record, table, curves)
+    return Training(record, table, floor, curves)
