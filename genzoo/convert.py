@@ -68,6 +68,7 @@ def convert(source: Path, out: Path, *, memory: int | None = None, key: str | No
 def _work(source: Path, part: Path, bound: int, key: str | None) -> None:
     command = [
         sys.executable,
+        "-P",  # not from the working folder: a torch.py that came with the checkpoint would be run
         "-m",
         "genzoo.convert",
         str(source.absolute()),

@@ -153,16 +153,23 @@ def read_edit(
         if mask is not None or strength is not None or method is not None:
             raise OptionError("mask, strength and method say how an image is changed; give image= as well")
         return None
-    images = _batched("image", torch.as_tensor(image), shape)
+    images = _batched("image", _tensor("image", image), shape)
     if not images.is_floating_point() or not bool((images.abs() <= 1).all()):
         raise OptionError("image must hold floats in [-1, 1]; genzoo.images.to_floats makes them of bytes")
-    chosen = None if mask is None else _mask(torch.as_tensor(mask), shape, len(images))
+    chosen = None if mask is None else _mask(_tensor("mask", mask), shape, len(images))
     method = method or ("sdedit" if mask is None else "repaint")
     editor = method if isinstance(method, Editor) else make(str(method))
     strength = editor.usual_strength(mask is not None) if strength is None else strength
     if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
         raise OptionError(f"strength={strength!r} is out of range; give 0 (the image) to 1")
     return Edit(images.float(), chosen, float(strength), editor)
+
+
+def _tensor(name: str, given: Any) -> Tensor:
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):
+        raise OptionError(f"{name} is a {type(given).__name__}; give a tensor or an array") from None
 
 
 def _batched(name: str, given: Tensor, shape: tuple[int, int, int]) -> Tensor:

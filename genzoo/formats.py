@@ -133,7 +133,7 @@ class Format(ABC):
 
         Raises FormatError where the layout cannot hold the model, or is only read.
         """
-        raise FormatError(f"the layout of {type(self).__name__} is read, and not written; --format genzoo is")
+        raise FormatError("this layout is read, and not written; genzoo and diffusers are written")
 
 
 def recognise(zoo: Zoo, files: Files) -> tuple[Card, Tensors]:

@@ -217,6 +217,10 @@ class Zoo:
     def __repr__(self) -> str:
         return f"Zoo({len(self.plugins)} plugins, {len(self.shelf)} models)"
 
+    def __deepcopy__(self, memo: Any) -> Zoo:
+        """The zoo itself: a copy of a model, as for an average of its weights, looks names up where the model does."""
+        return self
+
     @property
     def shelf(self) -> dict[str, Shelved]:
         """Card name -> card and folder."""

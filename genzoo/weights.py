@@ -37,6 +37,8 @@ MAX_PIXELS = 1 << 28
 
 CARD_FILE = "card.yaml"
 
+NONFINITE = "NaN or infinity"
+
 #: The types among which a network's numbers may be converted: what one cannot hold is found after the conversion.
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
 _WIDE = (*_NARROW, torch.float64)
@@ -81,7 +83,7 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, fin
         known = mapped is not None and made is tensor and mapped.finite(name)
         if finite and tensor.is_floating_point() and not known and not is_finite(made):
             beyond = f"numbers beyond the range of {like.dtype}"
-            wrong.append(f"{name} holds {beyond if is_finite(tensor) else 'NaN or infinity'}")
+            wrong.append(f"{name} holds {beyond if is_finite(tensor) else NONFINITE}")
         if mapped is not None and made is not tensor:
             mapped.release(name)
         fitted[name] = made
@@ -90,10 +92,16 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, fin
     lay_out_later(module, later, mapped)
 
 
+def floating(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    """The dtype of the first tensor that holds floats a network can be in; float32 where there is none."""
+    return next((tensor.dtype for tensor in tensors.values() if tensor.dtype in _WIDE), torch.float32)
+
+
 def _refuse(wrong: list[str], source: str) -> None:
     if wrong:
         shown = "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
-        raise WeightsError(f"{source}: {len(wrong)} tensors do not fit the model: {shown}")
+        way = "; genzoo.load(..., allow_nonfinite=True) takes them" if all(w.endswith(NONFINITE) for w in wrong) else ""
+        raise WeightsError(f"{source}: {len(wrong)} tensors do not fit the model: {shown}{way}")
 
 
 def build(zoo: Zoo, card: Card, *, materialise: bool = True, dtype: torch.dtype = torch.float32) -> Generator:
@@ -131,7 +139,7 @@ def is_path(zoo: Zoo, name: str) -> bool:
     """Whether a model's name is a path, and not a name of the catalogue or of the Hub."""
     if name.startswith("hf:") or name in zoo.shelf or find_source(zoo, name) is not None:
         return False
-    return "/" in name or os.sep in name or name in (".", "..") or Path(name).exists()
+    return "/" in name or os.sep in name or name in (".", "..") or os.path.exists(name)
 
 
 def find_card(zoo: Zoo, name: str, **hub: Any) -> tuple[Card, Path]:
@@ -200,7 +208,7 @@ def load_generator(
     **hub: Any,
 ) -> Generator:
     """See ``Zoo.load``."""
-    target, wanted = _device(device), _dtype(dtype)
+    target, wanted = usable_device(device), _dtype(dtype)
     if (elsewhere := find_source(zoo, name)) is not None:
         builder, rest = elsewhere
         return builder.load(rest, device=target, dtype=wanted, **hub)
@@ -226,7 +234,8 @@ def inside(root: Path, name: str) -> Path:
     return path
 
 
-def _device(device: torch.device | str | None) -> torch.device:
+def usable_device(device: torch.device | str | None) -> torch.device:
+    """A device that is there, the CPU for None; raises OptionError."""
     try:
         found = torch.device(device or "cpu")
         torch.empty(0, device=found)

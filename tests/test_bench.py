@@ -394,6 +394,9 @@ def test_a_sweep_goes_on_where_it_stopped(tiny: str, tmp_path: Path, monkeypatch
     assert [each.task.batch for each in again.rows] == [4, 8, 512, 1]
     with pytest.raises(OptionError, match="none of these models has an option 'stepz'"):
         sweep.Plan((tiny,), options={"stepz": 1}).tasks(default_zoo())
+    for wrong, told in (({"bound": 5.0}, "bound"), ({"seconds": float("nan")}, "seconds"), ({"device": "x"}, "device")):
+        with pytest.raises(OptionError, match=told):
+            sweep.Plan((tiny,), **wrong).tasks(default_zoo())
 
 
 def test_rows_of_two_machines_do_not_mix(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,7 +171,7 @@ def test_garbage_is_collected_in_commands_that_run_long() -> None:
         gc.enable()
 
 
-def test_list_and_show(run: Any) -> None:
+def test_list_and_show(run: Any, tmp_path: Path) -> None:
     cards = default_zoo().cards()
     assert [line.split()[0] for line in run("list").out.splitlines()] == [card.name for card in cards]
     told = json.loads(run("list", "--json").out)
@@ -182,6 +182,8 @@ def test_list_and_show(run: Any) -> None:
         assert card.summary in shown
         if card.weights is not None:
             assert card.weights.sha256 in shown
+    default_zoo().load(cards[0].name).save_pretrained(tmp_path / "saved")
+    assert cards[0].summary in run("show", str(tmp_path / "saved")).out
     nothing = run("list", "nothing*")
     assert (nothing.code, nothing.out) == (0, "")
     assert "no model matches 'nothing*'" in nothing.err
@@ -426,6 +428,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(
         (["generate", "\udcff"], "no model named '\\udcff'"),
         (["generate", "./nowhere"], "nowhere"),
         (["show", "x" * 500], "no model named"),
+        (["generate", "x" * 500], "no model named"),
         (["train", "no-such-recipe", "--out", "runs"], "no recipe named 'no-such-recipe'"),
         (["compare", "no.such"], "no model named 'no.such'"),
         (["compare", "-n", "0"], "-n 0 is out of range"),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from genzoo.bench.calls import CONVOLUTIONS
+from genzoo_plugins.diffusion import convolution
 from genzoo_plugins.diffusion.convolution import FEW_PIXELS, Conv2d
 
 
@@ -106,3 +107,36 @@ def test_its_operations_are_counted_like_any_convolutions() -> None:
             module(x)
             module(beyond)
         assert counter.get_total_flops() == 2 * 9 * 6 * 10 * (49 + 4 * FEW_PIXELS)
+
+
+def test_weights_that_go_to_half_precision_and_back_are_reordered_anew() -> None:
+    ours, plain = pair()
+    x = images(1, 7)
+    ours(x)
+    ours.half().float()
+    plain.half().float()
+    torch.testing.assert_close(ours(x), plain(x), atol=2e-6, rtol=1e-5)
+
+
+def test_many_pixels_give_the_memory_of_the_order_back() -> None:
+    ours, plain = pair()
+    few, many = images(1, 7), images(FEW_PIXELS, 2)
+    ours(few)
+    assert ours._packed is not None
+    ours(many)
+    assert ours._packed is None
+    torch.testing.assert_close(ours(few), plain(few), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("operator", [None, lambda *args: (_ for _ in ()).throw(RuntimeError("other arguments"))])
+def test_a_torch_without_the_operators_goes_the_ordinary_way(monkeypatch: pytest.MonkeyPatch, operator: object) -> None:
+    if operator is None:
+        monkeypatch.delattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
+    else:
+        monkeypatch.setattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", operator)
+    assert not convolution.reorders()
+    monkeypatch.setattr(convolution, "REORDERS", False)
+    ours, plain = pair()
+    x = images(1, 7)
+    assert torch.equal(ours(x), plain(x))
+    assert ours._packed is None

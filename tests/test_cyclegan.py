@@ -184,3 +184,6 @@ def test_half_a_network_is_told(tmp_path: Path) -> None:
     save_file({"model.1.weight": torch.zeros(4, 3, 3, 3)}, tmp_path / "h.safetensors")
     with pytest.raises(FormatError, match=r"cyclegan: no model.1.weight of 7x7"):
         default_zoo().load(str(tmp_path / "h.safetensors"))
+    save_file({f"model.model.{k}.weight": torch.zeros(5) for k in (0, 3)}, tmp_path / "u.safetensors")
+    with pytest.raises(FormatError, match="of 4 dimensions"):
+        default_zoo().load(str(tmp_path / "u.safetensors"))

@@ -13,8 +13,11 @@ import torch
 from genzoo.bench import row
 from genzoo.bench.records import Task
 from genzoo.errors import GenzooError, OptionError, WeightsError
+from genzoo.formats import LocalFiles
+from genzoo.hub import Access, HubFiles, Listing
 from genzoo.registry import default_zoo
 from genzoo.weights import find_card
+from genzoo_plugins.diffusers_peer import source
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -135,3 +138,33 @@ def test_it_is_measured_like_any_model(folder: Path) -> None:
     assert found.nfe == 2
     assert found.network is not None
     assert found.difference == pytest.approx(0, abs=1e-5)
+
+
+class Pulled(HubFiles):
+    """A pulled repository, whose files lie in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.local = LocalFiles(folder)
+        self.source, self.title, self.names = "hf:me/pipe", "pipe", self.local.names
+        self.listing, self.access = Listing("a" * 40, {}), Access(folder / "cache")
+
+    def path(self, name: str) -> Path:
+        return self.local.path(name)
+
+
+def test_a_repository_is_loaded_at_the_commit_whose_index_was_checked(
+    pipeline: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def from_pretrained(name: str, **given: Any) -> Any:
+        asked.update(given)
+        return pipeline
+
+    monkeypatch.setattr(source, "files_of", lambda name, hub: Pulled(folder))
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", from_pretrained)
+    default_zoo().load("diffusers:me/pipe", revision="main")
+    assert asked["revision"] == "a" * 40
+    assert asked["cache_dir"] == folder / "cache"
+    assert asked["use_safetensors"] is True
+    assert asked["trust_remote_code"] is False

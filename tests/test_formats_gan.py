@@ -223,3 +223,12 @@ def test_no_other_module_reads_a_checkpoint_of_torch() -> None:
     package = Path(genzoo.__file__).parent
     readers = [path.name for path in package.rglob("*.py") if "torch.load(" in path.read_text()]
     assert readers == ["convert.py"]
+
+
+def test_a_module_beside_the_checkpoint_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / "g.pt")
+    for name in ("torch.py", "safetensors.py", "json.py", "genzoo.py"):
+        (tmp_path / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    convert(tmp_path / "g.pt", tmp_path / "g.safetensors")
+    assert not (tmp_path / "ran").exists()

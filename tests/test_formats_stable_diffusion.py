@@ -146,6 +146,10 @@ def test_it_says_how_it_is_asked(tmp_path: Path) -> None:
             model.latents([1, 2], torch.zeros(shape))
     with pytest.raises(OptionError, match="null_tokens must be"):
         model.latents([1, 2], tokens(2, 1), null_tokens=tokens(3, 1))
+    with pytest.raises(OptionError, match="null_tokens has 5 tokens where tokens has 7"):
+        model.latents([1, 2], tokens(2, 1), null_tokens=torch.zeros(5, 24))
+    with pytest.raises(OptionError, match="no classes"):
+        model.latents([1], tokens(1, 1), guidance="negative:labels=0", steps=2)
     with pytest.raises(GenzooError, match="null"):
         model.latents([1], tokens(1, 1), guidance=2.0, steps=2)
     with pytest.raises(OptionError, match="give 1 or more"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -340,6 +341,27 @@ def test_autoguidance_leads_away_from_the_weaker_model(weak: list[Any]) -> None:
     both = 3 * ClassifierFree(scale=2.0)(denoiser, WANTED, NULL)(draw(), 400.0)
     both = both - 2 * weak[0].denoiser(draw(), 400.0, WANTED)
     torch.testing.assert_close(chain(denoiser, WANTED, NULL)(draw(), 400.0), both, rtol=0, atol=1e-9)
+
+
+def test_autoguidance_by_a_model_of_other_classes_is_refused(weak: list[Any]) -> None:
+    class Classless(nn.Module):
+        config = SimpleNamespace(num_class_embeds=None)
+
+    class Classed(nn.Module):
+        config = SimpleNamespace(num_class_embeds=3)
+
+    weak.append(Weak(Denoiser(Classless(), SCHEDULE, "x0")))
+    with pytest.raises(OptionError, match="not trained on the same classes"):
+        Auto(model="weak.card")(Denoiser(Classed(), SCHEDULE, "x0"), WANTED, None)
+
+
+def test_a_negative_label_beyond_a_network_without_a_null_class_is_told() -> None:
+    built = diffusion()
+    condition = {"class_labels": torch.tensor([1])}
+    with pytest.raises(OptionError, match="label 11 is out of range; this model knows 0 to 10"):
+        Negative(labels=(11,))(built.denoiser, condition, None)
+    with pytest.raises(OptionError, match="no classes"):
+        Negative(labels=(1,))(built.denoiser, {"encoder_hidden_states": torch.zeros(1, 7, 4)}, None)
 
 
 def test_autoguidance_by_a_card_of_the_zoo() -> None:

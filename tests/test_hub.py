@@ -95,7 +95,7 @@ def test_places_are_read(name: str, wanted: Place) -> None:
 
 
 NO_PLACES = ["hf:", "hf:a", "hf:a/", "hf:/b", "hf:a/b@", "hf:a/../b", "hf:a/b/../c", "hf:a/b@x/..", "hf:a b/c"]
-NO_PLACES += ["hf:a/b\n", "hf:a/b?x=1", "hf:a/b@x y", "hf://a/b", "hf:a//b", "hf:ü/b"]
+NO_PLACES += ["hf:a/b\n", "hf:a/b?x=1", "hf:a/b@x y", "hf://a/b", "hf:a//b", "hf:ü/b", "hf:a/b@..", "hf:a/b@refs/x/.."]
 
 
 @pytest.mark.parametrize("name", NO_PLACES)

@@ -13,6 +13,7 @@ import torch
 from hub_server import Fault, Hub, closed_port
 from small import apart, small_card
 
+from genzoo.publish import push as upload
 from genzoo.registry import default_zoo
 from genzoo.weights import build
 
@@ -70,6 +71,17 @@ def test_a_model_goes_there_and_back(hub: Hub) -> None:
     assert "hf:me/small" in genzoo(hub.endpoint, "cache", "list")
     assert "freed" in genzoo(hub.endpoint, "cache", "remove", "hf:me/small")
     assert "hf:me/small" not in genzoo(hub.endpoint, "cache", "list")
+
+
+def test_what_does_not_fit_is_found_by_pull(hub: Hub) -> None:
+    made = build(default_zoo(), small_card(options={"steps": 2})).eval()
+    with torch.no_grad():
+        next(made.parameters()).fill_(float("nan"))
+    made.save_pretrained("broken")
+    genzoo(hub.endpoint, "push", "broken", "--repo", "me/broken", "--no-samples", code=2)
+    upload(made, "me/broken", endpoint=hub.endpoint, token=TOKEN, samples=False)
+    said = genzoo(hub.endpoint, "pull", "hf:me/broken", code=2)
+    assert "NaN or infinity" in said
 
 
 def test_every_bad_name_has_its_own_line(hub: Hub) -> None:

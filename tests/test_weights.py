@@ -534,6 +534,8 @@ def test_nan_can_be_allowed() -> None:
     module = Small()
     assign(module, {**module.state_dict(), "a": torch.full((2, 3), float("nan"))}, "file", finite=False)
     assert bool(module.a.isnan().all())
+    with pytest.raises(WeightsError, match=r"allow_nonfinite=True\) takes them"):
+        assign(module, {**module.state_dict(), "a": torch.full((2, 3), float("nan"))}, "file")
 
 
 @given(st.lists(st.floats(width=32), max_size=20), st.sampled_from([torch.float32, torch.bfloat16, torch.float8_e5m2]))
@@ -730,6 +732,19 @@ def test_any_config_is_a_model_or_a_card_error(config: dict[str, Any]) -> None:
 @settings(max_examples=1000, deadline=None)
 def test_any_config_at_length(config: dict[str, Any]) -> None:
     _config_never_surprises(config)
+
+
+def test_a_loaded_model_is_copied_whole(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    build(default_zoo(), small_card(options={"steps": 2})).save_pretrained(tmp_path)
+    model = default_zoo().load(str(tmp_path))
+    copied = copy.deepcopy(model)
+    assert copied.zoo is model.zoo
+    assert copied.card == model.card
+    assert torch.equal(copied.generate([1]), model.generate([1]))
+    with torch.no_grad():
+        next(copied.parameters()).add_(1)
+    assert not torch.equal(copied.generate([1]), model.generate([1]))
 
 
 def test_pixels_do_not_depend_on_the_layout_of_the_file(tmp_path: Path) -> None:

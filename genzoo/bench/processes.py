@@ -33,7 +33,8 @@ class Failed(GenzooError):
 def ask(kind: str, question: BaseModel, timeout: float, launcher: Sequence[str] = ()) -> str:
     """The last line that ``python -m genzoo.bench KIND QUESTION`` prints; raises Failed with its own last words."""
     # Through the environment: a command line may not be long, and everybody can read it.
-    environment = {**os.environ, "GENZOO_BENCH": question.model_dump_json()}
+    # Safe path: "python -m" looks for modules in the working folder first, where a stranger's files may lie.
+    environment = {**os.environ, "GENZOO_BENCH": question.model_dump_json(), "PYTHONSAFEPATH": "1"}
     command = [sys.executable, *launcher, "-m", "genzoo.bench", kind]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)

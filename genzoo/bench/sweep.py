@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from genzoo.bench.machine import environment
 from genzoo.bench.processes import measure_row
 from genzoo.bench.records import Benchmark, Compile, Dtype, Row, Task, read_benchmark
-from genzoo.errors import ResultsError
+from genzoo.errors import OptionError, ResultsError, explain
 from genzoo.generator import check_known, fitting_options
 from genzoo.registry import Zoo
 from genzoo.results import Environment
-from genzoo.weights import find_card
+from genzoo.weights import find_card, usable_device
 
 FILE = "bench.json"
 
@@ -52,26 +53,33 @@ class Plan:
     note: str = ""
 
     def tasks(self, zoo: Zoo) -> list[Task]:
-        """The tasks, in order; raises GenzooError for a name that is unknown or an option that no model knows."""
+        """The tasks, in order; raises GenzooError for a name, a device or an option that is unknown or out of range."""
         # All names are resolved before anything is measured: a misspelt last one must not cost the first ones' hours.
         families = {name: zoo.find("generator", find_card(zoo, name)[0].generator) for name in self.models}
         check_known(self.options, families.values())
-        return [
-            Task(
-                model=name,
-                options=fitting_options(families[name], self.options),
-                device=self.device,
-                dtype=dtype,
-                batch=batch,
-                compile=compiled,
-                threads=torch.get_num_threads(),
-                seconds=self.seconds,
-                replicas=self.replicas,
-                bound=self.bound,
-                slow=self.slow,
-            )
-            for name, dtype, compiled, batch in itertools.product(self.models, self.dtypes, self.compiles, self.batches)
-        ]
+        # A GPU that is there is not touched: what this process holds of it would be missing in the rows' own.
+        if not (self.device.startswith("cuda") and torch.cuda.is_available()):
+            usable_device(self.device)
+        combinations = itertools.product(self.models, self.dtypes, self.compiles, self.batches)
+        try:
+            return [
+                Task(
+                    model=name,
+                    options=fitting_options(families[name], self.options),
+                    device=self.device,
+                    dtype=dtype,
+                    batch=batch,
+                    compile=compiled,
+                    threads=torch.get_num_threads(),
+                    seconds=self.seconds,
+                    replicas=self.replicas,
+                    bound=self.bound,
+                    slow=self.slow,
+                )
+                for name, dtype, compiled, batch in combinations
+            ]
+        except ValidationError as error:
+            raise OptionError(explain(error, "genzoo bench", Task)) from None
 
 
 def sweep(zoo: Zoo, plan: Plan, folder: Path) -> Iterator[Benchmark]:
@@ -80,8 +88,8 @@ def sweep(zoo: Zoo, plan: Plan, folder: Path) -> Iterator[Benchmark]:
     Rows that the folder holds of the same tasks, measured in the same environment, are taken as they are; a row that
     failed is tried again.
     """
-    path, here = folder / FILE, environment(plan.device)
     tasks = plan.tasks(zoo)
+    path, here = folder / FILE, environment(plan.device)
     rows = earlier(path, here)
     order = [task.model_dump_json() for task in tasks]  # rows of other plans stand after those of this one
     for key, task in zip(order, tasks, strict=True):

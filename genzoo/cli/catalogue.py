@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +14,7 @@ from genzoo.registry import KINDS, default_zoo
 
 if TYPE_CHECKING:
     from genzoo.cards import Card
+    from genzoo.registry import Zoo
 
 
 @click.command("list")
@@ -32,6 +35,15 @@ def list_models(pattern: str, as_json: bool) -> None:
         click.echo(f"{card.name:{width}}  {_megabytes(card):>{size}}  {card.summary}")
 
 
+def _found(zoo: Zoo, name: str) -> tuple[Card, Path]:
+    """A card and the folder of its files; torch is not imported for a name of the catalogue, or a misspelt one."""
+    if name in zoo.shelf or not (":" in name or "/" in name or os.path.exists(name)):
+        return zoo.card(name), zoo.root(name)
+    from genzoo.weights import find_card
+
+    return find_card(zoo, name)
+
+
 def _megabytes(card: Card) -> str:
     return f"{card.weights.size / 1e6:.1f} MB" if card.weights else "-"
 
@@ -40,9 +52,12 @@ def _megabytes(card: Card) -> str:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="The card, as JSON.")
 def show(name: str, as_json: bool) -> None:
-    """The card of one model: what it is, how it was made, what it reaches."""
+    """The card of one model: what it is, how it was made, what it reaches.
+
+    NAME is a name of the catalogue, a folder or file, or hf:owner/repo.
+    """
     zoo = default_zoo()
-    card = zoo.card(name)
+    card, root = _found(zoo, name)
     if as_json:
         click.echo(card.model_dump_json(indent=1))
         return
@@ -59,13 +74,13 @@ def show(name: str, as_json: bool) -> None:
     ]
     if card.weights:
         rows += [
-            ("weights", f"{zoo.root(name) / card.weights.file} ({_megabytes(card)})"),
+            ("weights", f"{root / card.weights.file} ({_megabytes(card)})"),
             ("sha256", card.weights.sha256),
         ]
     if card.training:
         made = card.training
         rows += [
-            ("recipe", zoo.root(name) / made.recipe),
+            ("recipe", root / made.recipe),
             (
                 "training",
                 f"{made.steps} steps of {made.batch}, seed {made.seed}, {made.minutes:.0f} min on {made.hardware}",

@@ -33,11 +33,12 @@ def pull(name: str, revision: str | None, update: bool, cache_dir: Path | None, 
     """Fetch NAME, as hf:owner/repo[@revision][/folder], check it, and pin it in genzoo.lock."""
     from genzoo.formats import recognise
     from genzoo.hub import pull as fetch
-    from genzoo.weights import build
+    from genzoo.weights import assign, build, floating
 
     files = fetch(name, revision=revision, update=update, cache_dir=cache_dir, token=token)
     card, tensors = recognise(default_zoo(), files)
-    build(default_zoo(), card, materialise=False)
+    # In the file's own dtype, so that nothing is converted to be looked at.
+    assign(build(default_zoo(), card, materialise=False, dtype=floating(tensors)), tensors, files.source)
     size = sum(t.numel() * t.element_size() for t in tensors.values())
     click.echo(f"{card.name}: {size / 1e6:.1f} MB at commit {files.listing.commit}, pinned in {files.lock.path}")
     click.echo(f"try: genzoo generate {files.source}")

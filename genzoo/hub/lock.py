@@ -88,7 +88,9 @@ class Lock:
                 )
         except OSError as error:
             raise HubError(
-                "lock", f"{self.path}: cannot be written: {error.strerror}; what is pulled is pinned there"
+                "lock",
+                f"{self.path}: cannot be written ({error.strerror}), and what is pulled is pinned there; pass another "
+                "cache_dir",
             ) from None
 
 

@@ -34,7 +34,7 @@ class Place:
         if revision is not None and found["revision"]:
             raise HubError("name", f"{name}: a revision stands in the name and beside it; give one")
         given = revision or found["revision"]
-        if given is not None and not re.fullmatch(r"[\w./-]{1,200}", given, re.ASCII):
+        if given is not None and not (re.fullmatch(r"[\w./-]{1,200}", given, re.ASCII) and proper(given)):
             raise HubError("name", f"revision {given[:80]!r} is no branch, tag or commit")
         return cls(found["repo"], given, found["folder"] or "")
 

@@ -26,9 +26,10 @@ class Junyanz(Format):
         first = slots.get("model.1.weight")
         if first is not None and len(first.shape) == 4 and first.shape[2:] == (7, 7):
             return None
-        if "model.model.0.weight" in slots and "model.model.3.weight" in slots:
+        ends = [slots.get(name) for name in ("model.model.0.weight", "model.model.3.weight")]
+        if all(end is not None and len(end.shape) == 4 for end in ends):
             return None
-        return "no model.1.weight of 7x7 pixels, and no model.model.0.weight"
+        return "no model.1.weight of 7x7 pixels, and no model.model.0.weight and model.model.3.weight of 4 dimensions"
 
     def read(self, files: Files) -> tuple[Card, Tensors]:
         name = bare_checkpoint(files)

@@ -12,7 +12,7 @@ import torch
 from genzoo.cards import Card
 from genzoo.errors import GenzooError, WeightsError, cause
 from genzoo.formats import Files, LocalFiles, card_name, licence
-from genzoo.hub import pull
+from genzoo.hub import HubFiles, pull
 from genzoo.sources import Source
 from genzoo_plugins.diffusers_peer.model import Pipeline, image_shape
 
@@ -44,8 +44,11 @@ class Diffusers(Source):
         diffusers = library()
         diffusers.utils.logging.disable_progress_bar()
         card = self.card(name, **hub)  # checks the index, before diffusers reads it
-        known = ("revision", "cache_dir", "local_files_only", "token")
-        given = {key: hub[key] for key in known if hub.get(key)} if not is_folder(name) else {}
+        files, given = files_of(name, hub), {}
+        if isinstance(files, HubFiles):
+            # The commit whose index was checked, wherever the branch has gone since.
+            given = {"revision": files.listing.commit, "cache_dir": files.access.cache}
+            given |= {key: hub[key] for key in ("local_files_only", "token") if hub.get(key)}
         try:
             pipeline = diffusers.DiffusionPipeline.from_pretrained(
                 name, use_safetensors=True, trust_remote_code=False, low_cpu_mem_usage=False, **given

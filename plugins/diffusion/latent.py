@@ -108,6 +108,10 @@ class LatentDiffusion(Walker):
         everything = Noise(tuple(seeds), device=self.device, dtype=self.dtype)
         told = self._rows(tokens, len(everything), "tokens")
         free = None if null_tokens is None else self._rows(null_tokens, len(everything), "null_tokens")
+        if free is not None and free.shape[1] != told.shape[1]:
+            raise OptionError(
+                f"null_tokens has {free.shape[1]} tokens where tokens has {told.shape[1]}; pad the shorter"
+            )
         if not len(everything) or batch < 1:
             raise OptionError(f"{len(everything)} seeds, batch={batch}: give 1 or more")
         out = []

@@ -36,6 +36,12 @@ def beside(values: Tensor, x: Tensor) -> Tensor:
     return values.reshape(-1, *(1,) * (x.ndim - 1))
 
 
+def classes_of(denoiser: Denoiser) -> int | None:
+    """How many classes a network tells apart, the one for "no class" among them; None where it does not say."""
+    config = getattr(denoiser.network, "config", None)
+    return None if config is None else getattr(config, "num_class_embeds", None) or 0
+
+
 class Contrast(Guidance):
     """Two evaluations, or one of twice the batch, and a mix of them. Scale 1 is the plain conditional model, at one."""
 
@@ -269,11 +275,10 @@ class Negative(Contrast):
     def __call__(self, denoiser: Denoiser, condition: Condition, null: Condition | None) -> Denoise:
         if self.scale == 1:
             return lambda x, t: denoiser(x, t, condition)
-        if not condition:
-            raise OptionError(
-                "this model is unconditional, so it has no classes to move away from; leave guidance at 1"
-            )
-        known = None if null is None else min(int(values.min()) for values in null.values())
+        if "class_labels" not in condition:
+            raise OptionError("this model has no classes to move away from; leave guidance at 1, or name another")
+        # The null class stands behind the others.
+        known = classes_of(denoiser) if null is None else int(null["class_labels"].min())
         if known is not None and max(self.labels) >= known:
             raise OptionError(f"label {max(self.labels)} is out of range; this model knows 0 to {known - 1}")
         unwanted = [{key: torch.full_like(values, label) for key, values in condition.items()} for label in self.labels]

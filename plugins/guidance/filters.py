@@ -17,7 +17,7 @@ from genzoo.guidance import Guidance
 from genzoo.metric import Extractor
 from genzoo.registry import default_zoo
 from genzoo.scheduler import Denoise, Level
-from genzoo_plugins.guidance.contrast import Plain, beside, per_sample
+from genzoo_plugins.guidance.contrast import Plain, beside, classes_of, per_sample
 
 
 class Filter(Guidance):
@@ -98,7 +98,9 @@ class Threshold(Filter):
         def thresholded(x: Tensor, t: float) -> Tensor:
             x0 = denoise(x, t)
             size = per_sample(x0.abs()).float() if x0.dtype != torch.float64 else per_sample(x0.abs())
-            limit = beside(torch.quantile(size, self.percentile, dim=1).clamp(1, self.most), x0).to(x0.dtype)
+            # One sample after the other: torch takes the quantiles of 16 million numbers at most.
+            limit = torch.stack([torch.quantile(row, self.percentile) for row in size]).clamp(1, self.most)
+            limit = beside(limit, x0).to(x0.dtype)
             return torch.maximum(torch.minimum(x0, limit), -limit) / limit
 
         return thresholded
@@ -151,6 +153,8 @@ class Auto(Filter):
         )
         if not alike or weak.patch != strong.patch:
             raise OptionError(f"{self.model} has another noise schedule or patch; name a weaker model with the same")
+        if len({classes_of(weak), classes_of(strong)} - {None}) > 1:
+            raise OptionError(f"{self.model} was not trained on the same classes; name a weaker model that was")
 
     @property
     def evaluations(self) -> int:
