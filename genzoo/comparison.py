@@ -220,7 +220,8 @@ class Comparison:
             "parameters": sum(p.numel() for p in model.parameters()),
             "scores": self.evaluator.scores(fake, request.repeats),
             "speed": speed,
-            "sheet": sheet_of(pixels, model.classes if labels else (), request.seeds),
+            # Of the first repetition: the next one begins with the first class again.
+            "sheet": sheet_of(pixels[: request.n], model.classes if labels else (), request.seeds),
             "neighbours": self._neighbours(fake, pixels),
             "sweeps": (yield from subject.sweeps(self.evaluator, request.seeds[:few], pixels[:few])),
         }

@@ -28,7 +28,10 @@ def find_extractor(zoo: Zoo, name: str | None, dataset: str) -> Extractor:
     if name is not None:
         return cast(Extractor, zoo.make("extractor", name))
     for candidate in zoo.names("extractor"):
-        extractor = cast(Extractor, zoo.make("extractor", candidate))
+        try:
+            extractor = cast(Extractor, zoo.make("extractor", candidate))
+        except GenzooError:
+            continue  # a broken plugin stops nobody who did not ask for it
         if extractor.reference(dataset, "test") is not None:
             return extractor
     raise OptionError(

@@ -252,13 +252,15 @@ class Results(Record):
     Attributes:
         made: when, ISO 8601, UTC.
         command: what repeats it.
+        environment: where.
         dataset, split: what the models are held against.
         reference_n: real images in the reference.
         extractor, digest: what looked at the images, and the sha256 of it.
         n, repeats, seeds: images per model and repetition, repetitions, and all their seeds in words.
         classes: names of the data set's classes.
-        exact: whether short batches were padded.
         batch: images per network call.
+        models: the rows, real images among them.
+        stability: how families train, from records that were merged in.
     """
 
     format: Literal["genzoo.results/1"] = "genzoo.results/1"

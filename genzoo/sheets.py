@@ -23,9 +23,15 @@ def encoded(pixels: Tensor, columns: int) -> str:
 
 
 def sheet_of(pixels: Tensor, classes: Sequence[str], seeds: Sequence[int]) -> Sheet:
-    """The first of uint8 images (N, C, H, W) as a sheet, one class a column."""
-    count = min(len(pixels), COLUMNS * ROWS)
-    columns = min(COLUMNS, count)
+    """The first of uint8 images (N, C, H, W) as a sheet; image i is of class i mod K.
+
+    One class a column, in as many columns as hold all classes equally often; more classes than columns go unnamed.
+    """
+    if len(classes) > COLUMNS:
+        classes = ()
+    width = COLUMNS - COLUMNS % len(classes) if classes else COLUMNS
+    count = min(len(pixels), width * ROWS)
+    columns = min(width, count)
     return Sheet(
         png=encoded(pixels[:count], columns),
         columns=columns,

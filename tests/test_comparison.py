@@ -496,6 +496,8 @@ def test_how_much_is_measured(
         (["-n", "30", "--seeds", "0-59"], "--seeds says how many pictures there are; leave -n out"),
         (["--repeats", "0"], "'--repeats': 0 is not in the range"),
         (["--seeds", "0-60", "--repeats", "2"], "61 seeds cannot be cut into 2 repetitions"),
+        (["--sort", "frechett"], "did you mean 'frechet'"),
+        (["-o", "pyproject.toml/report"], "is no folder that you may write to"),
     ],
 )
 def test_what_cannot_be_measured(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,6 +109,22 @@ def test_metrics_are_found_with_their_options() -> None:
         evaluate.find_metrics(default_zoo(), ["frechett"])
 
 
+def test_an_extractor_that_breaks_stops_nobody_who_did_not_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo = default_zoo()
+    names, make = zoo.names, zoo.make
+
+    def broken(kind: str, spec: str) -> Any:
+        if spec == "aaa":
+            raise GenzooError("plugin aaa is broken")
+        return make(kind, spec)
+
+    monkeypatch.setattr(zoo, "names", lambda kind: ["aaa", *names(kind)])
+    monkeypatch.setattr(zoo, "make", broken)
+    assert evaluate.find_extractor(zoo, None, "fashion-mnist").name == "fashion-classifier (128 wide)"
+    with pytest.raises(GenzooError, match="aaa is broken"):
+        evaluate.find_extractor(zoo, "aaa", "fashion-mnist")
+
+
 # -- one way for all ---------------------------------------------------------------------------------------------------
 
 

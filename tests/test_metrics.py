@@ -259,6 +259,12 @@ def test_the_shipped_classifier_reaches_what_its_card_says() -> None:
     assert len(extractor.digest) == 64
 
 
+def test_the_shipped_classifier_says_that_it_takes_grey_images() -> None:
+    extractor = default_zoo().make("extractor", "fashion-classifier")
+    with pytest.raises(OptionError, match="grey images, not at 3 channels"):
+        extractor.over(torch.zeros(2, 3, 32, 32))
+
+
 def test_shipped_features_are_the_classifier_s() -> None:
     from genzoo.errors import DataError
 

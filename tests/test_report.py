@@ -221,6 +221,17 @@ def test_what_training_came_to() -> None:
     assert rows["collapsed"][0].text == "1 of 3"
 
 
+def test_a_family_whose_runs_failed_does_not_win_by_the_one_that_did_not() -> None:
+    steady = cases.family("steady.tiny", "a", 3, (1.0, 1.1, 1.2))
+    broken = cases.family("broken.tiny", "b", 3, (1.0, 1.0, 1.0))
+    runs = [run.model_copy(update={"failed": "loss is nan"} if run.seed else {}) for run in broken.runs]
+    table = families_table(cases.stability(steady, broken.model_copy(update={"runs": tuple(runs)})))
+    line = next(line for line in table.lines if line.measure.key == "divergence")
+    assert line.cells[1].text == "1 with 2 failed"
+    assert "too close to call" in answers(table)[0].lead
+    assert "1 with 2 failed" in html((cases.stability(steady, broken.model_copy(update={"runs": tuple(runs)})),))
+
+
 def test_classes_show_each_model_s_weakest() -> None:
     recall, *_ = details.by_class(table_of(cases.full()), cases.CLASSES)
     assert recall.measure.key == "recall"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from genzoo.cli.arguments import check_count, command_line, parse_seeds, sampling_options, sampling_values
-from genzoo.cli.report import FOLDER, write
+from genzoo.cli.report import FOLDER, check_folder, check_measure, write
 from genzoo.errors import OptionError
 from genzoo.registry import default_zoo
 
@@ -45,7 +45,7 @@ WHOLE = (600, 3, 200)
 @click.option("--dataset", default="fashion-mnist", show_default=True, help="What the models are held against.")
 @click.option("--extractor", help="What looks at the pictures; by default the one that knows the data set.")
 @click.option("--metric", "metrics", multiple=True, help="A metric, as frechet; several may be given. By default all.")
-@click.option("--sort", default="frechet", show_default=True, help="Column that orders the table.")
+@click.option("--sort", help="Measure that orders the models, as throughput; by default frechet.")
 @click.option("--no-speed", is_flag=True, help="Leave time and memory out.")
 @sampling_options
 def compare(
@@ -59,7 +59,7 @@ def compare(
     dataset: str,
     extractor: str | None,
     metrics: tuple[str, ...],
-    sort: str,
+    sort: str | None,
     no_speed: bool,
     steps: int | None,
     scheduler: str | None,
@@ -76,6 +76,7 @@ def compare(
     that were measured until then.
     """
     usual = QUICK if quick else WHOLE
+    check_folder(out)
     if seeds is not None and count is not None:
         raise OptionError("--seeds says how many pictures there are; leave -n out")
     if repeats is None:
@@ -85,6 +86,8 @@ def compare(
     from tqdm import tqdm
 
     from genzoo.comparison import Comparison, Request, fitting_models
+    from genzoo.report.costs import COSTS
+    from genzoo.runs import DISTANCE
 
     zoo = default_zoo()
     request = Request(
@@ -104,6 +107,7 @@ def compare(
         command=command_line(),
     )
     comparison = Comparison(zoo, request)
+    check_measure(sort, [*comparison.metrics, *(measure.key for measure, _ in COSTS)])
     try:
         # Two bars over each other would fight for the line: one bar, whose words say what it counts.
         with tqdm(total=1, unit="image", disable=None, leave=False) as bar:
@@ -112,9 +116,9 @@ def compare(
                 bar.set_description(event.what)
     except KeyboardInterrupt:
         if comparison.rows:
-            keep(comparison.results(), out, sort)
+            keep(comparison.results(), out, sort or DISTANCE)
         raise
-    keep(comparison.results(), out, sort)
+    keep(comparison.results(), out, sort or DISTANCE)
 
 
 def keep(results: Results, out: Path, sort: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genzoo.errors import UnknownName
+from genzoo.errors import OptionError, UnknownName
 
 if TYPE_CHECKING:
     from genzoo.results import Results, Stability
@@ -35,10 +36,21 @@ def report(files: tuple[Path, ...], out: Path, sort: str | None) -> None:
     from genzoo.runs import DISTANCE
 
     record = merge([Source(str(path), read_record(path)) for path in files])
-    known = measures_of(record)
+    check_measure(sort, measures_of(record))
+    write(record, out, sort or DISTANCE)
+
+
+def check_folder(out: Path) -> None:
+    """Refuse, before minutes are spent, a folder that could not be written."""
+    there = next(path for path in (out, *out.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise OptionError(f"--out {out}: {there} is no folder that you may write to; choose another")
+
+
+def check_measure(sort: str | None, known: Sequence[str]) -> None:
+    """Refuse to order by what is not measured."""
     if sort is not None and sort not in known:
         raise UnknownName("measure", sort, known)
-    write(record, out, sort or DISTANCE)
 
 
 def write(record: Results | Sequence[Stability], out: Path, sort: str) -> None:

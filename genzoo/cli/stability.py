@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from genzoo.cli.arguments import command_line, parse_seeds
-from genzoo.cli.report import FOLDER, write
+from genzoo.cli.report import FOLDER, check_folder, write
 from genzoo.cli.train import recipe_path
 from genzoo.registry import default_zoo
 
@@ -26,11 +26,13 @@ def stability(recipes: tuple[str, ...], seeds: str, out: Path, data: str | None,
     The built-in presets take about the same time each on the processor that their files name; they state steps, so
     that anybody repeats the same runs. --out gets runs/, stability.json, which genzoo report takes, and a report.
     """
+    check_folder(out)
     chosen = parse_seeds(seeds)
     zoo = default_zoo()
     from tqdm import tqdm
 
     from genzoo.recipe_file import read_recipe
+    from genzoo.runs import DISTANCE
     from genzoo.stability import Request, Study
 
     files = [read_recipe(recipe_path(text)) for text in recipes or sorted(zoo.presets)]
@@ -43,7 +45,7 @@ def stability(recipes: tuple[str, ...], seeds: str, out: Path, data: str | None,
                 final, why = event.ended.final(), event.ended.collapsed
                 distance = "no distance" if final is None else f"distance {final:.3g}"
                 bar.write(f"{event.what}: {distance}{f', collapsed: {why}' if why else ''}")
-    write([study.record], out, "frechet")
+    write([study.record], out, DISTANCE)
 
 
 COMMANDS = (stability,)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from genzoo.report.measures import Cell, Entry, Measure, Reader
 from genzoo.report.text import number, span
@@ -25,6 +27,12 @@ def spread_cell(found: Spread | None) -> Cell | None:
     if found is None:
         return None
     return Cell(found.mean, number(found.mean), found.lowest, found.highest, (span(found.lowest, found.highest),))
+
+
+def divergence_cell(family: Family) -> Cell | None:
+    """Final over best distance; a run that failed has no end, so nobody is called better than others by the rest."""
+    cell, failed = spread_cell(family.divergence()), sum(run.failed is not None for run in family.runs)
+    return replace(cell, text=f"{cell.text} with {failed} failed", high=math.inf) if cell and failed else cell
 
 
 def collapsed_cell(family: Family) -> Cell:
@@ -55,7 +63,7 @@ STABILITY: Sequence[tuple[Measure, Reader]] = (
             "How far from its best a training run ends: 1 is at its best, 2 twice as far from real pictures.",
             interval=SEEDS,
         ),
-        _of_family(lambda family: spread_cell(family.divergence())),
+        _of_family(divergence_cell),
     ),
     (
         Measure(

@@ -23,7 +23,7 @@ _UNSAFE = re.compile(r"([\\`*_{}\[\]#+!|~])")
 
 
 def number(value: float) -> str:
-    """Three significant digits, without an exponent where people can do without."""
+    """At most two decimals, and three significant digits below 1; no exponent where people can do without."""
     if value == 0:
         return "0"
     size = abs(value)

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from genzoo.data import Images
-from genzoo.errors import TrainingError, WeightsError
+from genzoo.errors import OptionError, TrainingError, WeightsError
 from genzoo.files import sha256_of
 from genzoo.frozen import Frozen, Seq
 from genzoo.metric import Extractor, Features
@@ -132,7 +132,6 @@ class FashionClassifier(Extractor):
     width = 128
 
     def __init__(self) -> None:
-
         self.classes = CLASSES
         self.network = Classifier(ClassifierConfig())
         path = WEIGHTS / "classifier.safetensors"
@@ -145,6 +144,8 @@ class FashionClassifier(Extractor):
         return sha256_of(self._path, WeightsError)
 
     def extract(self, images: Tensor) -> Features:
+        if images.shape[1] != 1:
+            raise OptionError(f"{self.name} looks at grey images, not at {images.shape[1]} channels; give --extractor")
         vectors, logits = self.network(images.contiguous(memory_format=torch.channels_last))
         return Features(vectors, logits)
 

@@ -14,7 +14,8 @@ from genzoo.uncertainty import wilson
 class LabelAccuracy(Metric):
     """Share of images that the extractor's classifier recognises as the class that was asked for.
 
-    Bounded by the classifier: real test images reach its own test accuracy, which the report prints beside it.
+    Bounded by the classifier. The row of real images is no bound to be trusted: these are training images, and a
+    classifier that learned from the same ones recognises them more often than it recognises new ones.
     """
 
     title: ClassVar[str] = "Label accuracy"
