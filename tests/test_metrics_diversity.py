@@ -162,13 +162,13 @@ def searched(seed: int, n: int = 500) -> Reference:
 
 
 def test_new_images_are_no_copies() -> None:
-    """Neither good ones, nor ones that keep to the middle, nor collapsed ones: the interval holds 50 %."""
+    """Neither good ones, nor ones that keep to the middle, nor collapsed ones: the interval holds 0."""
     for spread, centre in ((1.0, 0.0), (0.3, 0.0), (0.05, 2.0)):
         found = [
             metric("copying")(Features(normal(100, seed=10 * seed) * spread + centre), searched(10 * seed + 1))
             for seed in range(60)
         ]
-        assert held(found, 50) >= 0.85, spread
+        assert held(found, 0) >= 0.85, spread
 
 
 def test_copies_are_found() -> None:
@@ -176,11 +176,11 @@ def test_copies_are_found() -> None:
     copies = reference.train.vectors[:200]  # type: ignore[union-attr]
     estimate = metric("copying")(Features(copies), reference)
     assert (estimate.value, estimate.high) == (100, 100)
-    assert 95 < estimate.low < 100
-    # With a little noise as well; and of new images with a fifth of copies, 60 %.
-    assert metric("copying")(Features(copies + 1e-3 * normal(200, seed=1)), reference).value > 99
+    assert 90 < estimate.low < 100
+    # With a little noise as well; and of new images with a fifth of copies.
+    assert metric("copying")(Features(copies + 1e-3 * normal(200, seed=1)), reference).value > 98
     mixed = torch.cat([copies[:100], normal(400, seed=9)])
-    assert metric("copying")(Features(mixed), reference).value == pytest.approx(60, abs=6)
+    assert metric("copying")(Features(mixed), reference).value == pytest.approx(20, abs=12)
 
 
 def test_held_out_images_are_the_opposite_of_copies() -> None:
@@ -188,7 +188,7 @@ def test_held_out_images_are_the_opposite_of_copies() -> None:
     assert metric("copying")(reference, reference).value == 0
     # In both: neither.
     both = Reference(reference.vectors, train=Features(reference.vectors))
-    assert metric("copying")(reference, both).value == 50
+    assert metric("copying")(reference, both).value == 0
 
 
 def test_without_training_images_nothing_is_said() -> None:

@@ -13,10 +13,11 @@ from genzoo.uncertainty import shuffled, wilson_of_mean
 
 
 class Copying(Metric):
-    """Share of generated images that are nearer to a training image than to a held-out one (Platzer & Reutterer 2021).
+    """Share of generated images that are copies: max(0, 2 s - 1), where a share s is nearer to a training image than to
+    a held-out one (Platzer & Reutterer 2021).
 
-    As many of either are searched, drawn at random, so 50 % is what a model reaches that copied nothing, be it good or
-    bad, and 50 % + p / 2 one that copied a share p of its images. The three samples are those of Meehan et al. 2020
+    As many of either are searched, drawn at random, so s is 1/2 of a model that copied nothing, be it good or bad, and
+    (1 + p) / 2 of one that copied a share p of its images; below 1/2 it says nothing. The three samples are those of Meehan et al. 2020
     (arXiv:2004.05675), who ask whether generated images are nearer to training images than held-out images are; but
     that is also true of a guided model, which keeps to what is typical, and false of a poor one that copies. Only the
     training images at hand are searched: of a model that copies others, nothing is seen.
@@ -25,14 +26,14 @@ class Copying(Metric):
     Zeger 1986), and the interval of a collapsed model wide. None where the reference has no training images.
     """
 
-    title: ClassVar[str] = "Copying"
+    title: ClassVar[str] = "Copies"
     paper: ClassVar[str] = "https://arxiv.org/abs/2104.00635"
     unit: ClassVar[str] = "%"
     better: ClassVar[str] = "lower"
     theme: ClassVar[Theme] = "diversity"
     about: ClassVar[str] = (
-        "How often a generated picture is nearer to a training picture than to all of as many that no model saw: "
-        "50 % where nothing is copied, 100 % where all is."
+        "How many pictures seem to be copied: as far as more of them lie nearer to a training picture than to all of as "
+        "many that no model saw."
     )
 
     def __call__(self, fake: Features, reference: Features) -> Estimate | None:
@@ -48,4 +49,5 @@ class Copying(Metric):
         clusters = torch.where(to_seen < to_unseen, which_seen, count + which_unseen)
         error = float(torch.bincount(clusters, weights=copied - share).norm()) / len(fake)
         low, high = wilson_of_mean(share, error, int((torch.bincount(clusters) > 0).sum()))
-        return Estimate(value=100 * share, low=100 * low, high=100 * high, n=len(fake))
+        value, low, high = (100 * max(0.0, 2 * part - 1) for part in (share, low, high))
+        return Estimate(value=value, low=low, high=high, n=len(fake))
