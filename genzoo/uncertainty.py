@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -91,6 +91,17 @@ def wilson_of_mean(share: float, error: float, count: float) -> tuple[float, flo
     variance = share * (1 - share)
     draws = variance / error**2 if variance and error else count
     return wilson(share * draws, draws)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """A 95 % interval of the median, free of the distribution: from order statistics (Conover 1999, section 3.2).
+
+    Their ranks are n / 2 -+ 1.96 sqrt(n) / 2, rounded outwards. Fewer than six values hold no such interval; theirs is
+    their range.
+    """
+    ordered, n = sorted(values), len(values)
+    outside = max(0, math.floor(n / 2 - Z95 * math.sqrt(n) / 2))
+    return ordered[outside], ordered[n - 1 - outside]
 
 
 def binomial_cdf(hits: int, count: int, share: float) -> float:

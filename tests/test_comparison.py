@@ -472,7 +472,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[comparison.Request]:
 @pytest.mark.parametrize(
     ("arguments", "n", "repeats", "control_n", "first"),
     [
-        ([], 600, 3, 200, 0),
+        ([], 1000, 3, 200, 0),
         (["--quick"], 200, 1, 0, 0),
         (["--quick", "-n", "50", "--control-n", "20"], 50, 1, 20, 0),
         (["-n", "100", "--repeats", "2"], 100, 2, 200, 0),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from genzoo.uncertainty import binomial_cdf, jackknife, shuffled, student95, wilson, wilson_of_mean
+from genzoo.uncertainty import binomial_cdf, jackknife, median_interval, shuffled, student95, wilson, wilson_of_mean
 
 
 def draws(count: int, seed: int) -> torch.Tensor:
@@ -64,3 +64,13 @@ def test_shuffled_is_a_permutation_that_repeats() -> None:
     assert torch.equal(rows, shuffled(100))
     assert not torch.equal(rows, torch.arange(100))
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("count", [10, 17, 60])
+def test_the_interval_of_a_median_holds_it(count: int) -> None:
+    """In 95 % of the samples of a skewed distribution, whatever it is: here the median is log 2."""
+    stream = torch.Generator().manual_seed(count)
+    samples = torch.empty(2000, count).exponential_(generator=stream).tolist()
+    held = sum(low <= math.log(2) <= high for low, high in map(median_interval, samples)) / 2000
+    assert held >= 0.94
+    assert median_interval([3.0, 1.0]) == (1.0, 3.0)

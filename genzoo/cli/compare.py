@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: Pictures a repetition, repetitions, and pictures at each point of a control curve; of --quick, and without it.
 QUICK = (200, 1, 0)
-WHOLE = (600, 3, 200)
+WHOLE = (1000, 3, 200)
 
 
 @click.command()

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from genzoo.report.measures import Cell, Entry, Measure, Reader
 from genzoo.report.text import count, megabytes, number, seconds
 from genzoo.results import Speed
+from genzoo.uncertainty import median_interval
 
-REPETITIONS = "ranges of the repetitions"
+REPETITIONS = "intervals of the median"
 
 
 def _of_speed(read: Callable[[Speed], Cell | None]) -> Reader:
@@ -21,15 +22,15 @@ def _of_speed(read: Callable[[Speed], Cell | None]) -> Reader:
 
 
 def _throughput(speed: Speed) -> Cell:
-    rates = [speed.batch / value for value in speed.batch_seconds]
+    low, high = median_interval([speed.batch / value for value in speed.batch_seconds])
     rate = speed.images_per_second
     tried = f", the fastest of {len(speed.tried)}" if len(speed.tried) > 1 else ""
-    return Cell(rate, number(rate), min(rates), max(rates), (f"batch {speed.batch}{tried}",))
+    return Cell(rate, number(rate), low, high, (f"batch {speed.batch}{tried}",))
 
 
 def _latency(speed: Speed) -> Cell:
     value, times = speed.median_latency, speed.latency
-    return Cell(value, seconds(value), min(times), max(times), (f"median of {len(times)}",))
+    return Cell(value, seconds(value), *median_interval(times), (f"median of {len(times)}",))
 
 
 def _known(value: float | None, words: Callable[[float], str]) -> Cell | None:

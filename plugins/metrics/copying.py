@@ -17,10 +17,10 @@ class Copying(Metric):
     a held-out one (Platzer & Reutterer 2021).
 
     As many of either are searched, drawn at random, so s is 1/2 of a model that copied nothing, be it good or bad, and
-    (1 + p) / 2 of one that copied a share p of its images; below 1/2 it says nothing. The three samples are those of Meehan et al. 2020
-    (arXiv:2004.05675), who ask whether generated images are nearer to training images than held-out images are; but
-    that is also true of a guided model, which keeps to what is typical, and false of a poor one that copies. Only the
-    training images at hand are searched: of a model that copies others, nothing is seen.
+    (1 + p) / 2 of one that copied a share p of its images; below 1/2 it says nothing. The three samples are those of
+    Meehan et al. 2020 (arXiv:2004.05675), who ask whether generated images are nearer to training images than held-out
+    images are; but that is also true of a guided model, which keeps to what is typical, and false of a poor one that
+    copies. Only the training images at hand are searched: of a model that copies others, nothing is seen.
 
     Images that share their nearest real image are one draw, not several: the standard error is clustered by it (Liang &
     Zeger 1986), and the interval of a collapsed model wide. None where the reference has no training images.
@@ -31,9 +31,11 @@ class Copying(Metric):
     unit: ClassVar[str] = "%"
     better: ClassVar[str] = "lower"
     theme: ClassVar[Theme] = "diversity"
+    # A collapsed model makes the same images in every repetition: only together are they seen to be one draw.
+    pooled: ClassVar[bool] = True
     about: ClassVar[str] = (
-        "How many pictures seem to be copied: as far as more of them lie nearer to a training picture than to all of as "
-        "many that no model saw."
+        "How many pictures seem to be copied: as far as more of them lie nearer to a training picture than to all of "
+        "as many that no model saw."
     )
 
     def __call__(self, fake: Features, reference: Features) -> Estimate | None:
