@@ -50,7 +50,8 @@ class EqualLinear(nn.Module):
         self, inputs: int, outputs: int, *, bias: float = 0.0, rate: float = 1.0, activate: bool = False
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
+        # In place: without, a tensor on the meta device loads torch's decompositions, which takes most of a second.
+        self.weight = nn.Parameter(torch.randn(outputs, inputs).div_(rate))
         self.bias = nn.Parameter(torch.full((outputs,), bias))
         self.scale, self.rate, self.activate = rate / math.sqrt(inputs), rate, activate
 
