@@ -396,7 +396,7 @@ def test_what_was_trained_can_be_built_again() -> None:
     trained = recipe.trained()
     assert trained.card["generator"] == "diffusion"
     assert trained.card["options"] == {"steps": 20, "guidance": 2.0}
-    again = Diffusion(DiffusionConfig.model_validate(trained.card["config"])).eval()
+    again = Diffusion(DiffusionConfig.model_validate(trained.card["config"])).eval().requires_grad_(False)
     again.load_state_dict(trained.module.state_dict(), strict=True)
     one, other = (model.generate([1], labels=0, steps=2) for model in (again, trained.module))
     assert torch.equal(one, other)

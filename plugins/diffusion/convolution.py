@@ -63,7 +63,7 @@ class Conv2d(nn.Conv2d):
     gives it back. It belongs to one state of the weights, and is made anew after they are replaced, moved or changed in
     place; only a write through ``.data``, which torch does not count, goes unseen. It is no part of the state dict.
     Weights that may be trained, other devices and dtypes, and ``torch.compile`` (which reorders by itself) take the
-    ordinary way; the numbers are those of the same kernel either way.
+    ordinary way, whose sums may be rounded otherwise.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
