@@ -36,7 +36,7 @@ def with_minibatch_deviation(x: Tensor, group: int, labels: Tensor | None = None
     The map of an image is the standard deviation over the images that it is compared with, averaged over channels and
     pixels (T. Karras et al., ICLR 2018, arXiv:1710.10196, section 3). A generator that makes the same image again and
     again is seen by it. Images N/g apart are compared, the groups of StyleGAN; with classes, all of one class: across
-    classes images differ whatever the generator does, so mixed groups let it make one image for each class.
+    classes images differ whatever the generator does, so mixed groups hardly see one that makes one image for each.
 
     Args:
         x: features.
