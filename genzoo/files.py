@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +29,8 @@ def open_regular(path: Path, error: type[GenzooError] = GenzooError) -> Iterator
 
 def sha256_of(path: Path, error: type[GenzooError] = GenzooError) -> str:
     """The sha256 of a regular file, in hexadecimal."""
+    import hashlib  # brings OpenSSL along, which reading a catalogue does without
+
     with open_regular(path, error) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -43,7 +43,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Named, and not yet made: a signal may come between any two lines, and what is made outside the block would stay.
-    part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
+    part = path.parent / f".{path.name}.{os.urandom(4).hex()}.part"
     try:
         yield part
         with open(part, "rb") as file:

@@ -6,7 +6,6 @@ Light: never imports torch.
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +168,8 @@ def thinned(milestones: Sequence[Milestone], most: int = 400) -> tuple[Milestone
 
 def spread(values: Iterable[float | None]) -> Spread | None:
     """Of those that are known; None where none is."""
+    import statistics  # brings random and decimal along, which reading a catalogue does without
+
     known = [value for value in values if value is not None]
     if not known:
         return None
