@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import shlex
+import sys
 import time
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Self
 
-from genzoo.frozen import Frozen, Seq
-from genzoo.results import Number, median
+from genzoo.bench import environment, now
+from genzoo.frozen import Frozen, Label, Seq, Text
+from genzoo.results import Environment, Number, Record, median
+from genzoo.uncertainty import median_interval
 
 Clock = Literal["wall", "process"]
 
@@ -35,28 +38,29 @@ class Ratio(Frozen):
     @classmethod
     def of(cls, first: list[float], second: list[float], clock: Clock = "wall") -> Ratio:
         """The ratio of paired repetitions."""
-        ratios = sorted(b / a for a, b in zip(first, second, strict=True))
-        low, high = median_interval(len(ratios))
+        ratios = tuple(b / a for a, b in zip(first, second, strict=True))
+        low, high = median_interval(ratios)
         return cls(
-            value=median(tuple(ratios)), low=ratios[low], high=ratios[high], first=tuple(first), second=tuple(second),
+            value=median(ratios), low=low, high=high, first=tuple(first), second=tuple(second),
             clock=clock,
         )  # fmt: skip
 
 
-def median_interval(count: int, confidence: float = 0.95) -> tuple[int, int]:
-    """Places in a sorted sample of the narrowest symmetric interval that holds the median with that confidence.
+class Rows(Record):
+    """What a run measured, with what repeats it; a script adds its ``format`` and the ``rows``."""
 
-    The number of values below the median is binomial with a half, whatever the distribution.
-    """
-    below = 0.0
-    place = 0
-    while place < (count - 1) // 2:
-        below += math.comb(count, place) / 2**count
-        if 2 * below > 1 - confidence:
-            break
-        place += 1
-    low = max(place - 1, 0)
-    return low, count - 1 - low
+    format: str
+    made: Label
+    command: Text
+    environment: Environment
+
+    @classmethod
+    def of(cls, rows: Iterable[Any]) -> Self:
+        """The rows of this process's own run, on the CPU."""
+        command = shlex.join(["python", *sys.argv])
+        return cls.model_validate(
+            {"made": now(), "command": command, "environment": environment("cpu"), "rows": tuple(rows)}
+        )
 
 
 def interleaved(

@@ -6,7 +6,6 @@ made twice: not after an interruption, and not when more images are wanted.
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import Annotated, Any, Literal, cast
 import torch
 from pydantic import Field
 
+from genzoo.bench import now
 from genzoo.errors import GenzooError, OptionError
 from genzoo.frozen import Frozen, Seq, Text
 from genzoo.metric import Extractor, Features, Metric, Reference
@@ -271,11 +271,6 @@ def joined(parts: Sequence[Features]) -> Features:
     """Features one after the other."""
     logits = [part.logits for part in parts if part.logits is not None]
     return Features(torch.cat([part.vectors for part in parts]), torch.cat(logits) if logits else None)
-
-
-def now() -> str:
-    """The time, ISO 8601, UTC."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def describe(point: Point) -> str:

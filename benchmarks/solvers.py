@@ -18,10 +18,10 @@ from typing import Any, Literal, cast
 
 import click
 import torch
-from sampling import Bench, Curve, Found, Point, Setting, Spent, describe, now
+from sampling import Bench, Curve, Found, Point, Setting, Spent, describe
 from solver_page import markdown, svg
 
-from genzoo.bench import environment
+from genzoo.bench import environment, now
 from genzoo.cli.arguments import parse_duration
 from genzoo.errors import GenzooError
 from genzoo.files import write_whole

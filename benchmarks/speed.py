@@ -11,9 +11,6 @@ to bare forward passes. Peak memory needs a process each: genzoo bench FOLDER di
 
 from __future__ import annotations
 
-import datetime
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -23,13 +20,10 @@ import torch
 from limit import limit_of, quickest
 from peers import ARCHITECTURES, Pair
 from pydantic import model_validator
-from ratios import Clock, Ratio, interleaved
+from ratios import Clock, Ratio, Rows, interleaved
 
-from genzoo.bench import environment
 from genzoo.bench.calls import outermost, recorded, replay
-from genzoo.files import write_whole
-from genzoo.frozen import Count, Frozen, Label, Number, Seq, Text
-from genzoo.results import Environment
+from genzoo.frozen import Count, Frozen, Label, Number, Seq
 
 HERE = Path(__file__).parent
 
@@ -71,13 +65,10 @@ class Comparison(Frozen):
         return None if self.limit_seconds is None else self.limit_seconds / self.forward_seconds
 
 
-class Comparisons(Frozen):
+class Comparisons(Rows):
     """All of a run."""
 
     format: Literal["genzoo.speed/1"] = "genzoo.speed/1"
-    made: Label
-    command: Text
-    environment: Environment
     rows: Seq[Comparison]
 
 
@@ -152,13 +143,7 @@ def main(
             for batch in map(int, batches.split(",")):
                 rows.append(compare(pair, batch, steps, mode, repetitions, clock))
                 click.echo(line(rows[-1]))
-    found = Comparisons(
-        made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["python", *sys.argv]),
-        environment=environment("cpu"),
-        rows=tuple(rows),
-    )
-    write_whole(out, found.model_dump_json(indent=1) + "\n")
+    Comparisons.of(rows).write(out)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,6 @@ gradient clipping and EMAModel. Both draw their noise and times, and keep an ave
 
 from __future__ import annotations
 
-import datetime
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -20,15 +17,12 @@ import diffusers
 import torch
 import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
-from ratios import Clock, Ratio, interleaved
+from ratios import Clock, Ratio, Rows, interleaved
 
-from genzoo.bench import environment
 from genzoo.data import Images
-from genzoo.files import write_whole
-from genzoo.frozen import Count, Frozen, Label, Seq, Text
+from genzoo.frozen import Count, Frozen, Seq
 from genzoo.recipe import Batch, autocast
 from genzoo.registry import default_zoo
-from genzoo.results import Environment
 
 HERE = Path(__file__).parent
 
@@ -50,13 +44,10 @@ class Step(Frozen):
     speedup: Ratio
 
 
-class Steps(Frozen):
+class Steps(Rows):
     """All of a run."""
 
     format: Literal["genzoo.training-speed/1"] = "genzoo.training-speed/1"
-    made: Label
-    command: Text
-    environment: Environment
     rows: Seq[Step]
 
 
@@ -127,13 +118,7 @@ def main(precisions: str, batch: int, repetitions: int, clock: Clock, out: Path)
             f"{precision}, batch {batch}: {speed.value:.3f} times the plain loop ({speed.low:.3f} to {speed.high:.3f})"
         )
         rows.append(row)
-    found = Steps(
-        made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["python", *sys.argv]),
-        environment=environment("cpu"),
-        rows=tuple(rows),
-    )
-    write_whole(out, found.model_dump_json(indent=1) + "\n")
+    Steps.of(rows).write(out)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -267,7 +266,7 @@ class Comparison:
         """What is measured so far, with what it takes to repeat it."""
         request, extractor = self.request, self.extractor
         return Results(
-            made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            made=bench.now(),
             command=request.command,
             environment=bench.environment(request.device),
             dataset=data_name(request.dataset),

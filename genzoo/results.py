@@ -6,8 +6,9 @@ A report is made from these alone, so yesterday's and a colleague's can stand be
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -18,6 +19,8 @@ from genzoo.frozen import Count, Frozen, Label, Number, Seq, Text
 from genzoo.runs import Family as Family
 from genzoo.runs import Milestone as Milestone
 from genzoo.runs import Run as Run
+
+R = TypeVar("R", bound="Record")
 
 SCHEMA = "genzoo.results/1"
 
@@ -291,22 +294,38 @@ def read_results(path: Path) -> Results:
 
 def read_record(path: Path) -> Results | Stability:
     """What ``genzoo compare`` or ``genzoo stability`` wrote; raises ResultsError that says what is wrong with it."""
+    return read_file(path, RECORDS, MAX_BYTES, "results", "results.json", "genzoo compare")
+
+
+def read_file(path: Path, kinds: Mapping[str, type[R]], largest: int, what: str, name: str, command: str) -> R:
+    """A file whose key ``format`` says what it is.
+
+    Args:
+        path: of the file.
+        kinds: format -> the record that it is read into; the first is the one that this version writes.
+        largest: bytes that such a file has at the most.
+        what, name, command: for the errors: what such files hold, how one is called, and what writes it.
+
+    Raises:
+        ResultsError: says what is wrong with the file.
+    """
     with open_regular(path, ResultsError) as file:
-        raw = file.read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
-        raise ResultsError(f"{path}: more than {MAX_BYTES} bytes; not a file of results")
+        raw = file.read(largest + 1)
+    if len(raw) > largest:
+        raise ResultsError(f"{path}: more than {largest} bytes; not a file of {what}")
     try:
         head = json.loads(raw)
         found = head.get("format") if isinstance(head, dict) else None
     except (ValueError, RecursionError):
-        raise ResultsError(f"{path}: not JSON; give a results.json of genzoo compare") from None
-    kind = RECORDS.get(found) if isinstance(found, str) else None
+        raise ResultsError(f"{path}: not JSON; give a {name} of {command}") from None
+    kind = kinds.get(found) if isinstance(found, str) else None
     if kind is None:
-        raise ResultsError(f"{path}: format {found!r}, where this version reads {SCHEMA!r}; run genzoo compare again")
+        ours = next(iter(kinds))
+        raise ResultsError(f"{path}: format {found!r}, where this version reads {ours!r}; run {command} again")
     try:
         return kind.model_validate_json(raw, strict=True)
     except ValidationError as error:
-        raise ResultsError(explain(error, str(path))) from None
+        raise ResultsError(explain(error, str(path), kind)) from None
 
 
 #: Format -> what is read.

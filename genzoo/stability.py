@@ -9,7 +9,6 @@ record lies whole in the folder, so that a study that is killed goes on where it
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -160,7 +159,7 @@ class Study:
             metrics = evaluate.find_metrics(self.zoo, measure.metrics)
             floor = evaluate.measure_metrics(metrics, reference.train[: measure.n], reference)
         return Stability(
-            made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            made=bench.now(),
             command=self.request.command,
             environment=bench.environment(self.request.device),
             dataset=first.data.name,

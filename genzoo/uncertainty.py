@@ -96,12 +96,27 @@ def wilson_of_mean(share: float, error: float, count: float) -> tuple[float, flo
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
     """A 95 % interval of the median, free of the distribution: from order statistics (Conover 1999, section 3.2).
 
-    Their ranks are n / 2 -+ 1.96 sqrt(n) / 2, rounded outwards. Fewer than six values hold no such interval; theirs is
-    their range.
+    Fewer than six values hold no such interval; theirs is their range.
     """
-    ordered, n = sorted(values), len(values)
-    outside = max(0, math.floor(n / 2 - Z95 * math.sqrt(n) / 2))
-    return ordered[outside], ordered[n - 1 - outside]
+    ordered = sorted(values)
+    low, high = median_ranks(len(values))
+    return ordered[low], ordered[high]
+
+
+def median_ranks(count: int, confidence: float = 0.95) -> tuple[int, int]:
+    """Places in a sorted sample of the narrowest symmetric interval that holds the median with that confidence.
+
+    The number of values below the median is binomial with a half, whatever the distribution.
+    """
+    below = 0.0
+    place = 0
+    while place < (count - 1) // 2:
+        below += math.comb(count, place) / 2**count
+        if 2 * below > 1 - confidence:
+            break
+        place += 1
+    low = max(place - 1, 0)
+    return low, count - 1 - low
 
 
 def binomial_cdf(hits: int, count: int, share: float) -> float:

@@ -66,15 +66,6 @@ def test_every_committed_result_keeps_the_rules(path: Path) -> None:
 # -- ratios ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_interval_of_a_median_is_the_binomials() -> None:
-    ratios = script("ratios")
-    # The textbook's: for n = 10 the second and the ninth value hold the median with 97.9 %; for 5 no pair with 95 %.
-    assert ratios.median_interval(10) == (1, 8)
-    assert ratios.median_interval(20) == (5, 14)
-    assert ratios.median_interval(5) == (0, 4)
-    assert ratios.median_interval(3) == (0, 2)
-
-
 def test_a_ratio_is_that_of_the_seconds() -> None:
     ratio = script("ratios").Ratio.of([1.0, 2.0, 1.0], [2.0, 4.0, 3.0])
     assert (ratio.value, ratio.low, ratio.high) == (2.0, 2.0, 3.0)

@@ -8,7 +8,16 @@ import pytest
 import torch
 from scipy import stats
 
-from genzoo.uncertainty import binomial_cdf, jackknife, median_interval, shuffled, student95, wilson, wilson_of_mean
+from genzoo.uncertainty import (
+    binomial_cdf,
+    jackknife,
+    median_interval,
+    median_ranks,
+    shuffled,
+    student95,
+    wilson,
+    wilson_of_mean,
+)
 
 
 def draws(count: int, seed: int) -> torch.Tensor:
@@ -74,3 +83,11 @@ def test_the_interval_of_a_median_holds_it(count: int) -> None:
     held = sum(low <= math.log(2) <= high for low, high in map(median_interval, samples)) / 2000
     assert held >= 0.94
     assert median_interval([3.0, 1.0]) == (1.0, 3.0)
+
+
+def test_the_interval_of_a_median_is_the_binomials() -> None:
+    # The textbook's: for n = 10 the second and the ninth value hold the median with 97.9 %; for 5 no pair with 95 %.
+    assert median_ranks(10) == (1, 8)
+    assert median_ranks(20) == (5, 14)
+    assert median_ranks(5) == (0, 4)
+    assert median_ranks(3) == (0, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import platform
 import sys
 from importlib import metadata
@@ -33,6 +34,11 @@ def environment(device: str) -> Environment:
         platform=f"{platform.system()} {platform.machine()}",
         versions=versions,
     )
+
+
+def now() -> str:
+    """When a result is made: ISO 8601, UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def processor() -> str:

@@ -6,17 +6,14 @@ that breaks the rules of the protocol (see benchmarks/README.md) is no row and c
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from genzoo.cards import Line
-from genzoo.errors import ResultsError, explain
-from genzoo.files import open_regular, write_whole
 from genzoo.frozen import Count, Frozen, Label, Number, Seq, Text
-from genzoo.results import Environment, median
+from genzoo.results import Environment, Record, median, read_file
 
 SCHEMA = "genzoo.bench/1"
 
@@ -205,7 +202,7 @@ class Row(Frozen):
         return sum(self.task.batch / each for each in seconds)
 
 
-class Benchmark(Frozen):
+class Benchmark(Record):
     """Rows of one machine.
 
     Attributes:
@@ -222,25 +219,7 @@ class Benchmark(Frozen):
     note: Text = ""
     rows: Seq[Row]
 
-    def write(self, path: Path) -> None:
-        """Write, whole or not at all."""
-        write_whole(path, self.model_dump_json(indent=1) + "\n")
-
 
 def read_benchmark(path: Path) -> Benchmark:
     """Rows from a file; raises ResultsError that says which rule they break."""
-    with open_regular(path, ResultsError) as file:
-        raw = file.read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
-        raise ResultsError(f"{path}: more than {MAX_BYTES} bytes; not a file of genzoo bench")
-    try:
-        head = json.loads(raw)
-        found = head.get("format") if isinstance(head, dict) else None
-    except (ValueError, RecursionError):
-        raise ResultsError(f"{path}: not JSON; give a bench.json of genzoo bench") from None
-    if found != SCHEMA:
-        raise ResultsError(f"{path}: format {found!r}, where this version reads {SCHEMA!r}; run genzoo bench again")
-    try:
-        return Benchmark.model_validate_json(raw)
-    except ValidationError as error:
-        raise ResultsError(explain(error, str(path), Benchmark)) from None
+    return read_file(path, {SCHEMA: Benchmark}, MAX_BYTES, "genzoo bench", "bench.json", "genzoo bench")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from genzoo.bench.machine import environment
+from genzoo.bench.machine import environment, now
 from genzoo.bench.processes import measure_row
 from genzoo.bench.records import Benchmark, Compile, Dtype, Row, Task, read_benchmark
 from genzoo.errors import OptionError, ResultsError, explain
@@ -96,7 +95,7 @@ def sweep(zoo: Zoo, plan: Plan, folder: Path) -> Iterator[Benchmark]:
         if key not in rows:
             rows[key] = measure_row(task, plan.timeout)
         found = Benchmark(
-            made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            made=now(),
             command=plan.command,
             environment=here,
             note=plan.note,
