@@ -164,8 +164,11 @@ def joined(device: str = "cpu") -> Iterator[World]:
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=PATIENCE)
-    yield World(dist.get_rank(), size, device)
-    # Only at a good end: after a failure the others may never answer, and the end of the process closes all.
+    world = World(dist.get_rank(), size, device)
+    yield world
+    # Only at a good end: after a failure the others may never answer, and the end of the process closes all. Together:
+    # a process whose peer closes before it is through with the last meeting may be aborted by gloo.
+    world.wait()
     dist.destroy_process_group()
 
 
