@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import torch.distributed as dist
 
 from genzoo.bench.records import Row, Task
 from genzoo.bench.row import measure
+from genzoo.distributed import joined
 from genzoo.registry import Zoo
 
 
@@ -16,18 +15,15 @@ def measure_replica(task: Task, zoo: Zoo) -> Row | None:
 
     The replicas exchange nothing but the moment at which they begin and, at the end, their medians.
     """
-    rank = int(os.environ.get("LOCAL_RANK", "0"))
-    own = task.model_copy(update={"device": f"cuda:{rank}"}) if task.device.startswith("cuda") else task
-    dist.init_process_group("gloo")
-    try:
-        dist.barrier()
+    # They meet on the CPU: a meeting on the GPU would stand in its memory and in its times.
+    with joined() as world:
+        own = task.model_copy(update={"device": f"cuda:{world.rank}"}) if task.device.startswith("cuda") else task
+        world.wait()
         row = measure(own, zoo)
-        rows: list[Row | None] = [None] * dist.get_world_size()
+        rows: list[Row | None] = [None] * world.size
         dist.all_gather_object(rows, row.model_dump_json())
         every = [Row.model_validate_json(str(text)) for text in rows]
-    finally:
-        dist.destroy_process_group()
-    if rank:
+    if not world.first:
         return None
     failed = next((each for each in every if each.whole is None), None)
     if failed is not None:
