@@ -4,14 +4,16 @@
 
 The folder is a DDPM pipeline with the configuration of google/ddpm-cat-256 and random weights, written by diffusers; it
 lies in the page cache, so that both are measured, and not the disk. Both are measured once their modules are imported
-(``load``), and from the start of the process (``start``). genzoo's first load reads every weight to check it
-(``cold``); the next ones remember that. Both leave reading the weights to the first call, which is measured too, on one
-image of 32 pixels.
+(``load``), once more in the same process (``again``: genzoo's plugins are found by then, and its validators made), and
+from the start of the process (``start``). genzoo's first load reads every weight to check it (``cold``); the next ones
+remember that. Both leave reading the weights to the first call, which is measured too, on one image of 32 pixels, and
+the ``second``.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -49,17 +51,17 @@ CONFIG: dict[str, Any] = {
 KINDS = ("genzoo", "diffusers")
 
 #: What is measured in seconds: its ratio is given.
-TIMES = ("load", "work", "start", "first")
+TIMES = ("load", "work", "again", "start", "first", "second")
 
 
 def by_genzoo() -> Callable[[str], Any]:
-    """Import what loading needs; returns the loader of a folder, which gives the network."""
+    """Import what loading needs; returns the loader of a folder, which gives what takes an image and a time."""
     import genzoo
     import genzoo.weights
     import genzoo_plugins.diffusion.model
     import genzoo_plugins.formats.diffusers  # noqa: F401
 
-    return lambda folder: genzoo.load(folder).denoiser.network
+    return lambda folder: functools.partial(genzoo.load(folder).denoiser, condition={})
 
 
 def by_diffusers() -> Callable[[str], Any]:
@@ -83,15 +85,23 @@ def measure(kind: str, folder: str, started: float) -> dict[str, float]:
     began, worked = time.perf_counter(), time.process_time()
     network = load(folder)
     took, work, now = time.perf_counter() - began, time.process_time() - worked, time.time()
+    del network
     began = time.perf_counter()
-    with torch.inference_mode():
-        network(torch.zeros(1, 3, 32, 32), torch.tensor(0))
-    first = time.perf_counter() - began
+    network = load(folder)
+    again = time.perf_counter() - began
+    calls = []
+    for _ in range(2):
+        began = time.perf_counter()
+        with torch.inference_mode():
+            network(torch.zeros(1, 3, 32, 32), torch.tensor(500))
+        calls.append(time.perf_counter() - began)
     return {
         "load": took,
         "work": work,
+        "again": again,
         "start": now - started,
-        "first": first,
+        "first": calls[0],
+        "second": calls[1],
         "peak": peak() / 1e6,
     }
 
@@ -114,15 +124,16 @@ def run(kind: str, folder: Path, cache: Path) -> dict[str, float]:
     return found
 
 
-def compare(pairs: int) -> dict[str, Any]:
-    """All measurements, and the medians of both with their ratio."""
+def compare(pairs: int, kept: Path | None) -> dict[str, Any]:
+    """All measurements, and the medians of both with their ratio; ``kept`` is a folder for the pipeline to stay in."""
     from genzoo.bench.machine import environment
 
     with tempfile.TemporaryDirectory() as name:
-        folder, cache = Path(name) / "pipeline", Path(name) / "cache"
-        write_pipeline(folder)
+        folder, cache = kept or Path(name) / "pipeline", Path(name) / "cache"
+        if not folder.exists():
+            write_pipeline(folder)
+            time.sleep(3)  # a file younger than that is checked every time
         size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
-        time.sleep(3)  # a file younger than that is checked every time
         run("diffusers", folder, cache)  # its compiled modules and the page cache
         cold = run("genzoo", folder, cache)
         rounds = [{kind: run(kind, folder, cache) for kind in (KINDS if i % 2 else KINDS[::-1])} for i in range(pairs)]
@@ -145,6 +156,7 @@ def compare(pairs: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=7, help="fresh processes of each, in turn")
+    parser.add_argument("--folder", type=Path, help="where the pipeline is written, or lies since an earlier run")
     parser.add_argument("--out", type=Path, help="a JSON file for all measurements")
     parser.add_argument("--measure", nargs=3, metavar=("KIND", "FOLDER", "STARTED"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -152,12 +164,14 @@ def main() -> None:
         kind, folder, started = given.measure
         print(json.dumps(measure(kind, folder, float(started))))
         return
-    found = compare(given.pairs)
+    found = compare(given.pairs, given.folder)
     words = {
         "load": "s to load",
         "work": "s of CPU time to load",
+        "again": "s to load once more in the same process",
         "start": "s from the start of the process",
         "first": "s of the first call",
+        "second": "s of the second call",
         "peak": "MB at most, after the first call, libraries included",
     }
     for what, text in words.items():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from genzoo.errors import OptionError
+from genzoo.foresight import Foresight
 from genzoo.schedule import NoiseSchedule
 
 #: What the network is told beside x_t and t: keyword arguments, each with one row a sample.
@@ -65,6 +67,16 @@ class Denoiser(nn.Module):
         self.schedule = schedule
         self.prediction: Prediction = prediction
         self.patch = patch
+        self._foresight: Foresight | None = None
+
+    @contextmanager
+    def foreseeing(self, foresight: Foresight) -> Iterator[None]:
+        """Inside the block, the times of a walk are known: the same results, sooner."""
+        before, self._foresight = self._foresight, foresight
+        try:
+            yield
+        finally:
+            self._foresight = before
 
     def forward(self, x: Tensor, t: float | Tensor, condition: Condition) -> Tensor:
         """x_0, not clipped. ``x``: (N, C, H, W); ``t``: one time for all, or (N,) float64."""
@@ -73,7 +85,8 @@ class Denoiser(nn.Module):
             self._check_alpha(float(levels[0].min()))
             alpha, sigma = (level.reshape(-1, 1, 1, 1).to(x) for level in levels)
             return to_x0(self.predict(x, t, condition), x, alpha, sigma, self.prediction)
-        a, s = self.schedule.level(t)
+        foresight = self._known(t)
+        a, s = self.schedule.level(t) if foresight is None else foresight.levels[t]
         self._check_alpha(a)
         return to_x0(self.predict(x, t, condition), x, a, s, self.prediction)
 
@@ -86,7 +99,21 @@ class Denoiser(nn.Module):
 
     def predict(self, x: Tensor, t: float | Tensor, condition: Condition) -> Tensor:
         """The network's own output at x_t, in x's channels."""
-        step = self.schedule.timestep(t)
-        timestep = step.to(x.device, torch.float32) if isinstance(step, Tensor) else torch.tensor(step, device=x.device)
-        output: Tensor = self.network(x, timestep, **condition)
+        foresight = self._known(t)
+        if foresight is None or isinstance(t, Tensor):
+            step = self.schedule.timestep(t)
+            timestep = (
+                step.to(x.device, torch.float32) if isinstance(step, Tensor) else torch.tensor(step, device=x.device)
+            )
+            keywords: dict[str, Any] = {}
+        else:
+            timestep = foresight.timestep(t, x.device)
+            keywords = foresight.keywords(self.network, t, condition, x.device)
+        output: Tensor = self.network(x, timestep, **condition, **keywords)
         return output[:, : x.shape[1]]
+
+    def _known(self, t: float | Tensor) -> Foresight | None:
+        """The foresight that knows t; none where this is compiled, whose constants the walk's numbers would become."""
+        if torch.compiler.is_compiling() or self._foresight is None or isinstance(t, Tensor):
+            return None
+        return self._foresight if t in self._foresight.levels else None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
@@ -75,6 +77,11 @@ class Generator(nn.Module, ABC):
     @abstractmethod
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of an image."""
+
+    @property
+    def given_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that a model which ``takes_images`` is made for."""
+        return self.shape
 
     @property
     def num_classes(self) -> int:
@@ -197,8 +204,12 @@ class Generator(nn.Module, ABC):
         **options: Any,
     ) -> Iterator[Tensor]:
         """``generate`` batch by batch, on the CPU's side of memory: for progress bars and runs larger than memory."""
-        for *_, last in self.trajectories(seeds, noise=noise, batch=batch, exact=exact, **options):
-            yield last.cpu()
+        for part in self._parts(seeds, noise=noise, batch=batch, exact=exact, **options):
+            with evaluating(self), torch.inference_mode():
+                # Of all but the last step nothing is kept, made presentable or even looked at.
+                last = deque(part.steps(self), maxlen=1).pop()
+                images = part.shown(last).cpu()
+            yield images.clone()
 
     @final
     def trajectories(
@@ -211,6 +222,19 @@ class Generator(nn.Module, ABC):
         **options: Any,
     ) -> Iterator[Iterator[Tensor]]:
         """For each batch, its images after every step: what ``generate`` returns, as it comes into being."""
+        for part in self._parts(seeds, noise=noise, batch=batch, exact=exact, **options):
+            yield self._watched(part)
+
+    def _parts(
+        self,
+        seeds: Sequence[int] | int | None,
+        *,
+        noise: Tensor | Start | None,
+        batch: int | None,
+        exact: bool,
+        **options: Any,
+    ) -> Iterator[Part]:
+        """The batches that were asked for."""
         edit = read_edit(options, self.Options.model_fields, self.shape, self._editor)
         noise = self._start(noise, options.pop("images", None))
         wanted = self.options(**options)
@@ -239,7 +263,7 @@ class Generator(nn.Module, ABC):
             )
             chosen = None if labels is None else tuple(labels[row] for row in padded)
             one = None if edit is None else edit.rows(padded)
-            yield self._steps(part, wanted.model_copy(update={"labels": chosen}), len(rows), one)
+            yield Part(part, wanted.model_copy(update={"labels": chosen}), len(rows), one)
 
     def _editor(self, spec: str) -> Editor:
         from genzoo.registry import default_zoo
@@ -309,17 +333,45 @@ class Generator(nn.Module, ABC):
 
         return push(self, repo_id, private=private, token=token, create_pr=create_pr)
 
-    def _steps(self, noise: Noise, options: _Options, keep: int, edit: Edit | None) -> Iterator[Tensor]:
-        steps = self.sample(noise, options) if edit is None else self.edit(noise, options, edit)
+    def _watched(self, part: Part) -> Iterator[Tensor]:
+        """The images of a batch after every step."""
+        steps = part.steps(self)
         while True:
             # The mode is set around every step, so that a consumer's code between two steps never runs inside it.
             with evaluating(self), torch.inference_mode():
                 images = next(steps, None)
                 if images is None:
                     return
-                out = images[:keep].float().clamp(-1, 1)
-                out = out if edit is None else edit.kept(out)
-            yield out.clone()
+                shown = part.shown(images)
+            yield shown.clone()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One batch of what was asked for.
+
+    Attributes:
+        noise: its random streams.
+        options: the family's options, with the batch's own labels.
+        keep: how many of its rows were asked for; the rest only fill it.
+        edit: how given images are to be changed, where they are.
+    """
+
+    noise: Noise
+    options: _Options
+    keep: int
+    edit: Edit | None
+
+    def steps(self, model: Generator) -> Iterator[Tensor]:
+        """The model's own images as they come into being."""
+        if self.edit is None:
+            return model.sample(self.noise, self.options)
+        return model.edit(self.noise, self.options, self.edit)
+
+    def shown(self, images: Tensor) -> Tensor:
+        """The rows that were asked for, float32 in [-1, 1]."""
+        out = images[: self.keep].float().clamp(-1, 1)
+        return out if self.edit is None else self.edit.kept(out)
 
 
 def read_options(family: type[Generator], card: Card | None, given: Mapping[str, Any]) -> _Options:
@@ -342,6 +394,13 @@ def check_known(options: Iterable[str], families: Iterable[type[Generator]]) -> 
     for key in options:
         if key not in known:
             raise OptionError(f"none of these models has an option {key!r}; known: {', '.join(sorted(known))}")
+
+
+def check_specs(zoo: Zoo, options: Mapping[str, Any]) -> None:
+    """Raises GenzooError for a scheduler or a guidance that nobody brings, or whose settings are wrong."""
+    for kind in ("scheduler", "guidance"):
+        if isinstance(options.get(kind), str):
+            zoo.make(kind, options[kind])
 
 
 def fitting_options(family: type[Generator], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from genzoo.errors import CardError
+
+#: The method by which a layer of torch's gives its parameters their first numbers.
+_FILL = "reset_parameters"
+
+#: What every module has, and no tensor is among.
+_BARE = frozenset(vars(nn.Module()))
 
 
 class Hollow(TorchFunctionMode):
@@ -29,18 +37,40 @@ class Hollow(TorchFunctionMode):
     def __init__(self, most: int, what: str) -> None:
         super().__init__()
         self.most, self.what, self.count = most, what, 0
+        self._unfilled: list[nn.Module] = []
+
+    def __enter__(self) -> Hollow:
+        self._handle = register_module_parameter_registration_hook(self._registered)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        self._handle.remove()
+        for module in self._unfilled:
+            vars(module).pop(_FILL, None)
+
+    def _registered(self, module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        """Let a layer of torch's pass over the filling of its parameters, half of what making it takes."""
+        own, fill = vars(module), getattr(type(module), _FILL, None)
+        if _FILL not in own and getattr(fill, "__module__", "").startswith("torch.nn.modules.") and parameter.is_meta:
+            # Before the layer asks for it: its own attribute goes before that of its class.
+            own[_FILL] = _nothing
+            self._unfilled.append(module)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in self._UNFILLED or func in self._FILLED:
-            return self._made(func, args, dict(kwargs or {}))
+            return self._made(func, args, kwargs or {})
         if func in self._FILLERS:
             target = args[0] if args else (kwargs or {}).get("tensor")
             if isinstance(target, Tensor) and target.is_meta:
                 return target
         return func(*args, **(kwargs or {}))
 
-    def _made(self, func: Any, args: Any, given: dict[str, Any]) -> Any:
-        planned = func(*args, **{key: value for key, value in given.items() if key != "generator"} | {"device": "meta"})
+    def _made(self, func: Any, args: Any, given: Mapping[str, Any]) -> Any:
+        plan = {**given, "device": "meta"}
+        plan.pop("generator", None)
+        planned = func(*args, **plan)
         self.count += planned.numel()
         if self.count > self.most:
             raise CardError(f"{self.what} asks for more than {self.most:.3g} numbers, which is the most that is built")
@@ -50,9 +80,16 @@ class Hollow(TorchFunctionMode):
         return func(*args, **given)
 
 
+def _nothing() -> None:
+    """What a layer without memory does to fill it."""
+
+
 def unfilled(model: nn.Module) -> bool:
     """Whether a tensor that no file would fill has no memory: a buffer outside the state dict, or an attribute."""
-    kept = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
-    loose = [buffer for buffer in model.buffers() if id(buffer) not in kept]
-    loose += [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-    return any(tensor.is_meta for tensor in loose)
+    for module in model.modules():
+        own = vars(module)
+        loose = [own["_buffers"].get(name) for name in own["_non_persistent_buffers_set"]]
+        loose += [own[name] for name in own.keys() - _BARE]
+        if any(isinstance(value, Tensor) and value.is_meta for value in loose):
+            return True
+    return False

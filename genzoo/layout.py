@@ -6,6 +6,7 @@ first. Copying them takes longer than all the rest of loading, and whoever loads
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from genzoo.state import State
 from genzoo.tensors import ALIGNMENT, Tensors
 
 Strides = tuple[int, ...]
@@ -31,10 +33,12 @@ def laid_out(tensor: Tensor, strides: Strides, dtype: torch.dtype) -> Tensor:
 
 def channels_last(module: nn.Module) -> None:
     """Lay the kernels of convolutions out channels last, sooner than ``module.to(memory_format=...)`` does."""
-    for inner in module.modules():
-        weight = getattr(inner, "weight", None)
-        if isinstance(weight, nn.Parameter) and weight.ndim == 4:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    # A model without memory is made where every operation is looked at; these need not be.
+    with torch._C.DisableTorchFunction():
+        for inner in module.modules():
+            weight = inner._parameters.get("weight")
+            if weight is not None and weight.ndim == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 class FirstCall:
@@ -64,32 +68,67 @@ class FirstCall:
     def __call__(self, module: nn.Module, inputs: Any) -> None:
         # Outside of inference mode: weights that are made inside could never be trained.
         with torch.inference_mode(False), torch.no_grad():
-            kept = module.state_dict(keep_vars=True)
+            places = State(module).places
             for name, strides in self.strides.items():
-                if not lies_well(kept[name], strides):
-                    kept[name].data = laid_out(kept[name].data, strides, kept[name].dtype)
-                    if self.tensors is not None:
-                        self.tensors.release(self.prefix + name)
+                if name in places and not lies_well(kept := places[name].tensor, strides):
+                    kept.data = laid_out(kept.data, strides, kept.dtype)
+                    self.release(name)
         self.strides, self.tensors = {}, None
         if self.handle is not None:
             self.handle.remove()
+
+    def release(self, name: str) -> None:
+        """Give the pages of the file that hold a weight back, now that there is a copy of it."""
+        if self.tensors is not None:
+            self.tensors.release(self.prefix + name)
+
+
+class LaidOutLate(nn.Module):
+    """A layer that may compute by a copy of its weight in an order of its own: it lays the weight out itself.
+
+    It does so before it first reads the weight as it is. Until then, and perhaps for ever, the weight lies in its file,
+    and memory holds the one copy that is read.
+    """
+
+    #: What waits until then; None where nothing does.
+    waiting: FirstCall | None = None
+
+    def lay_out(self) -> None:
+        """Lay the weight out, unless that is done."""
+        if (waiting := self.waiting) is not None:
+            waiting(self, ())
+            self.waiting = None
+
+    def spare(self) -> None:
+        """Give the pages of the file that hold the weight back, now that there is a copy of it."""
+        if (waiting := self.waiting) is not None:
+            waiting.release("weight")
 
 
 #: What waits for the first calls of a module's children.
 _waiting: WeakKeyDictionary[nn.Module, list[tuple[nn.Module, FirstCall]]] = WeakKeyDictionary()
 
 
-def lay_out_later(module: nn.Module, strides: Mapping[str, Strides], tensors: Tensors | None) -> None:
-    """Lay out the weights of each child when it is first called; a module's own ones at once."""
-    own = FirstCall({name: found for name, found in strides.items() if "." not in name}, tensors)
-    own(module, ())
+def lay_out_later(state: State, strides: Mapping[str, Strides], tensors: Tensors | None) -> None:
+    """Lay out the weights of each child of a module when it is first called; the module's own ones at once.
+
+    The weight of a layer that is ``LaidOutLate`` waits for that layer.
+    """
+    module = state.module
+    groups: dict[str, dict[str, Strides]] = defaultdict(dict)
+    for name, found in strides.items():
+        place = state.places.get(name)
+        if place is not None and place.key == "weight" and isinstance(place.owner, LaidOutLate):
+            place.owner.waiting = FirstCall({place.key: found}, tensors, name.removesuffix(place.key))
+            continue
+        child, dot, inner = name.partition(".")
+        groups[child if dot else ""][inner if dot else name] = found
+    if own := groups.pop("", None):
+        FirstCall(own, tensors)(module, ())
     waiting = []
-    for child, inner in module.named_children():
-        prefix = f"{child}."
-        mine = {name.removeprefix(prefix): found for name, found in strides.items() if name.startswith(prefix)}
-        if mine:
-            waiting.append((inner, FirstCall(mine, tensors, prefix)))
-            waiting[-1][1].register(inner)
+    for child, group in groups.items():
+        waiting.append((module.get_submodule(child), FirstCall(group, tensors, f"{child}.")))
+        waiting[-1][1].register(waiting[-1][0])
     _waiting[module] = waiting
 
 

@@ -94,24 +94,28 @@ class Grid:
         return zip(self.levels, self.levels[1:], strict=False)
 
 
-def _split(given: Any) -> Any:
-    """Numbers written as "999/850/736", for a comma ends an option."""
+def split(given: Any) -> Any:
+    """Numbers written as "999/850.5/736", for a comma ends an option; one alone is a list too."""
     if isinstance(given, int | float) and not isinstance(given, bool):
-        return (float(given),)
+        return (given,)
     if not isinstance(given, str):
         return given
     try:
-        return tuple(float(part) for part in given.split("/"))
+        return tuple(int(part) if part.isdecimal() else float(part) for part in given.split("/"))
     except ValueError:
-        raise ValueError("write the times as 1000/851/737") from None
+        raise ValueError("write the numbers as 1000/851/737") from None
 
 
 #: Times in a list, in a tuple, or as "1000/851/737".
-Times = Annotated[Seq[Annotated[float, Field(ge=0, le=1e6)]], BeforeValidator(_split)]
+Times = Annotated[Seq[Annotated[float, Field(ge=0, le=1e6)]], BeforeValidator(split)]
 
 
 #: The option that names a spacing: a method that wants another default writes ``spacing: Spread = "karras"``.
 Spread = Annotated[Spacing, Field(description="how the times are spread over the schedule")]
+
+#: The options that keep times between whole ones within bounds, likewise; null for the schedule's own.
+Lowest = Annotated[float | None, Field(gt=0, le=1e6, description="last sigma / alpha of karras, log-snr and beta")]
+Highest = Annotated[float | None, Field(gt=0, le=1e6, description="first sigma / alpha of times that are not whole")]
 
 
 class Scheduler(Frozen, ABC):
@@ -125,6 +129,8 @@ class Scheduler(Frozen, ABC):
     offset: Annotated[int, Field(ge=0, le=1000, description="added to every leading timestep")] = 0
     rho: Annotated[float, Field(gt=0, le=100, description="exponent of the karras grid")] = 7.0
     shift: Annotated[float, Field(gt=0, le=1000, description="of the uniform grid: above 1, more of it in noise")] = 1.0
+    sigma_min: Lowest = None
+    sigma_max: Highest = None
     times: Annotated[
         Times | None,
         Field(
@@ -136,7 +142,16 @@ class Scheduler(Frozen, ABC):
         """The times of a walk of ``steps`` steps, down to 0."""
         if self.times is not None:
             return Grid.of(schedule, grids.listed_times(self.times, steps, schedule.length))
-        chosen = grids.times(schedule, steps, self.spacing, offset=self.offset, rho=self.rho, shift=self.shift)
+        chosen = grids.times(
+            schedule,
+            steps,
+            self.spacing,
+            offset=self.offset,
+            rho=self.rho,
+            shift=self.shift,
+            sigma_min=self.sigma_min,
+            sigma_max=self.sigma_max,
+        )
         return Grid.of(schedule, chosen)
 
     def walk(self, denoise: Denoise, x: Tensor, grid: Grid, noise: Noise) -> Iterator[Tensor]:

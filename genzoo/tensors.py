@@ -11,7 +11,7 @@ import mmap
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from genzoo.cards import Asset
 from genzoo.digests import State, digest, remembered
 from genzoo.errors import WeightsError
 from genzoo.files import open_regular, sha256_of, whole_file
+from genzoo.pages import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,6 +34,9 @@ MAX_TENSORS = 100_000
 MAX_RANK = 16
 MAX_EXTENT = 1 << 40
 MAX_NAME = 500
+
+#: What the header says of each tensor.
+_ENTRY = frozenset({"dtype", "shape", "data_offsets"})
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -53,8 +57,7 @@ DTYPES: Mapping[str, torch.dtype] = {
 }
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """Where a tensor lies in its file: its bytes are [begin, end) from the start of the file."""
 
     dtype: torch.dtype
@@ -98,11 +101,12 @@ class Mapped:
         return sound
 
     def release(self, slot: Slot) -> None:
-        """Give the pages of a tensor back; they are read from the file again if they are used."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            first = -(-slot.begin // mmap.PAGESIZE) * mmap.PAGESIZE
-            if slot.end - first >= mmap.PAGESIZE:
-                self.mapping.madvise(mmap.MADV_DONTNEED, first, slot.end - first)
+        """Give the pages of a tensor back that nobody wrote to; they are read from the file again if they are used."""
+        give_back(self.mapping, self._address, slot.begin, slot.end)
+
+    @cached_property
+    def _address(self) -> int:
+        return torch.frombuffer(self.mapping, dtype=torch.uint8, count=1).data_ptr()
 
 
 class Tensors(dict[str, Tensor]):
@@ -281,11 +285,10 @@ def _header(file: BinaryIO, path: Path) -> Header:
 
 def _parse(raw: bytes, path: Path) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in out:
-                raise WeightsError(f"{path}: {key[:80]!r} stands in its header twice")
-            out[key] = value
+        out = dict(pairs)
+        if len(out) < len(pairs):
+            twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+            raise WeightsError(f"{path}: {twice[:80]!r} stands in its header twice")
         return out
 
     def refuse(word: str) -> None:
@@ -313,15 +316,15 @@ def _slot(name: str, entry: Any, start: int, path: Path) -> Slot:
 
     if not name or not name.isprintable() or len(name) > MAX_NAME:
         raise wrong("a name is 1 to 500 printable characters")
-    if name.startswith("/") or ".." in name.replace("\\", "/").split("/"):
+    if name.startswith("/") or (".." in name and ".." in name.replace("\\", "/").split("/")):
         raise wrong("a name must not look like a path that leaves its folder")
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(entry, dict) or entry.keys() != _ENTRY:
         raise wrong("its entry must have dtype, shape and data_offsets, and nothing else")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise wrong(f"dtype {str(dtype)[:40]!r} is not read; known: {', '.join(DTYPES)}")
     for what, value in (("shape", shape), ("data_offsets", offsets)):
-        if not isinstance(value, list) or not all(type(n) is int and 0 <= n <= MAX_EXTENT for n in value):
+        if not isinstance(value, list) or [n for n in value if type(n) is not int or not 0 <= n <= MAX_EXTENT]:
             raise wrong(f"{what} must be a list of whole numbers from 0 to 2^40")
     if len(shape) > MAX_RANK or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise wrong(f"shape has at most {MAX_RANK} numbers, and data_offsets are [begin, end]")

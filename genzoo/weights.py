@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
 from pathlib import Path
@@ -14,15 +16,16 @@ from torch import Tensor, nn
 from genzoo.cards import Card
 from genzoo.documents import DocumentError
 from genzoo.documents import load as load_document
-from genzoo.errors import CardError, OptionError, WeightsError, explain
+from genzoo.errors import CardError, OptionError, UnknownName, WeightsError, explain
 from genzoo.formats import Files, LocalFiles, recognise
 from genzoo.hollow import Hollow, unfilled
 from genzoo.layout import laid_out, lay_out_later, lies_well
 from genzoo.sources import find_source
+from genzoo.state import State
 from genzoo.tensors import Tensors, is_finite, read, write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from genzoo.generator import Generator
     from genzoo.registry import Zoo
@@ -44,7 +47,9 @@ _NARROW = (torch.float32, torch.float16, torch.bfloat16)
 _WIDE = (*_NARROW, torch.float64)
 
 
-def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, finite: bool = True) -> None:
+def assign(
+    module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, finite: bool = True, trainable: bool | None = None
+) -> None:
     """Put tensors into a module, strictly: every name, shape and dtype must fit, or nothing changes.
 
     The tensors themselves become the parameters where the dtype fits; those that are mapped from a file (``Tensors``)
@@ -55,10 +60,12 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, fin
         tensors: by the module's own names.
         source: how the file is named in messages.
         finite: refuse NaN and infinity.
+        trainable: whether the parameters take part in training; None leaves that as it is.
 
     Raises WeightsError that lists all mismatches at once.
     """
-    wanted = module.state_dict()
+    state = State(module)
+    wanted = state.tensors
     wrong = [f"missing {name} {tuple(wanted[name].shape)}" for name in wanted if name not in tensors]
     fits = []
     for name, tensor in tensors.items():
@@ -88,8 +95,8 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, fin
             mapped.release(name)
         fitted[name] = made
     _refuse(wrong, source)
-    module.load_state_dict(fitted, strict=True, assign=True)
-    lay_out_later(module, later, mapped)
+    state.replace(fitted, trainable)
+    lay_out_later(state, later, mapped)
 
 
 def floating(tensors: Mapping[str, Tensor]) -> torch.dtype:
@@ -109,8 +116,11 @@ def build(zoo: Zoo, card: Card, *, materialise: bool = True, dtype: torch.dtype 
 
     Raises CardError for a config that the generator refuses, or that asks for more than ``MAX_PARAMETERS``.
     """
-    cls = zoo.find("generator", card.generator)
     what = f"config of {card.name}"
+    try:
+        cls = zoo.find("generator", card.generator)
+    except UnknownName as error:
+        raise CardError(f"card {card.name}: {error}; where another package brings it, install that") from None
     try:
         config = cls.Config.model_validate_json(json.dumps(card.config), strict=True)
     except ValidationError as error:
@@ -137,9 +147,12 @@ def _check_images(card: Card, model: Generator) -> None:
 
 def is_path(zoo: Zoo, name: str) -> bool:
     """Whether a model's name is a path, and not a name of the catalogue or of the Hub."""
-    if name.startswith("hf:") or name in zoo.shelf or find_source(zoo, name) is not None:
+    if name.startswith("hf:") or find_source(zoo, name) is not None:
         return False
-    return "/" in name or os.sep in name or name in (".", "..") or os.path.exists(name)
+    # No name of the catalogue has a slash: what has one is a path without reading it.
+    if "/" in name or os.sep in name:
+        return True
+    return name not in zoo.shelf and (name in (".", "..") or os.path.exists(name))
 
 
 def find_card(zoo: Zoo, name: str, **hub: Any) -> tuple[Card, Path]:
@@ -168,7 +181,7 @@ def find_weights(zoo: Zoo, name: str, **hub: Any) -> tuple[Card, Tensors | None,
         return card, tensors, files.source
     card, root = find_card(zoo, name, **hub)
     if card.weights is None:
-        return card, None, card.name
+        return card, None, name
     path = inside(root, card.weights.file)
     return card, read(path, card.weights), str(path)
 
@@ -214,16 +227,34 @@ def load_generator(
         return builder.load(rest, device=target, dtype=wanted, **hub)
     card, tensors, source = find_weights(zoo, name, **hub)
     if tensors is None:
-        return _ready(build(zoo, card, dtype=wanted), target)
-    model = build(zoo, card, materialise=False, dtype=wanted)
-    assign(model, tensors, source, finite=not allow_nonfinite)
-    return _ready(model, target)
+        model = build(zoo, card, dtype=wanted).requires_grad_(False)
+        # A plugin may offer an untrained model by a name of its own; a folder that lost its weights looks like a
+        # trained one, and would answer with noise.
+        if is_path(zoo, name) and next(model.parameters(), None) is not None:
+            raise WeightsError(f"{source}: {CARD_FILE} names no weights; add weights: with file, size and sha256 to it")
+        return _ready(model, target)
+    with _without_collector():
+        model = build(zoo, card, materialise=False, dtype=wanted)
+        assign(model, tensors, source, finite=not allow_nonfinite, trainable=False)
+        return _ready(model, target)
 
 
 def _ready(model: Generator, device: torch.device) -> Generator:
     # A model that is there already is not walked through in vain.
     placed = model if model.device == device else model.to(device=device)
-    return placed.eval().requires_grad_(False)
+    return placed.eval()
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Let the collector of cycles rest: what a model is made of stays, and is looked at dozens of times for nothing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def inside(root: Path, name: str) -> Path:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+import pickle  # noqa: TID251 - a module travels to another process so
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from genzoo.bench.calls import CONVOLUTIONS
+from genzoo.tensors import Tensors, read
+from genzoo.weights import assign
 from genzoo_plugins.diffusion import convolution
 from genzoo_plugins.diffusion.convolution import FEW_PIXELS, Conv2d
 
@@ -131,12 +136,126 @@ def test_many_pixels_give_the_memory_of_the_order_back() -> None:
 @pytest.mark.parametrize("operator", [None, lambda *args: (_ for _ in ()).throw(RuntimeError("other arguments"))])
 def test_a_torch_without_the_operators_goes_the_ordinary_way(monkeypatch: pytest.MonkeyPatch, operator: object) -> None:
     if operator is None:
-        monkeypatch.delattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
+        monkeypatch.setattr(torch.ops, "mkldnn", object())
     else:
-        monkeypatch.setattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", operator)
+        monkeypatch.setattr(torch.ops.mkldnn, "_reorder_convolution_weight", operator)
     assert not convolution.reorders()
     monkeypatch.setattr(convolution, "REORDERS", False)
     ours, plain = pair()
     x = images(1, 7)
     assert torch.equal(ours(x), plain(x))
     assert ours._packed is None
+
+
+# -- weights that lie in a file ------------------------------------------------------------------------------------
+
+
+class Two(nn.Module):
+    """A module whose child holds two convolutions, as a generator's does: without memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.device("meta"):
+            self.inner = nn.Sequential(Conv2d(32, 64, 3, padding=1), Conv2d(64, 8, 1))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x)
+        return out
+
+
+def from_file(folder: Path) -> tuple[Two, nn.Sequential, Tensors]:
+    """A module whose weights lie in a file, at addresses that are not round, and a plain one of the same weights."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), nn.Conv2d(64, 8, 1)).requires_grad_(False)
+    plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    state = {f"inner.{name}": tensor.contiguous() for name, tensor in plain.state_dict().items()}
+    save_file(state, folder / "two.safetensors")
+    raw = (folder / "two.safetensors").read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    head = raw[8 : 8 + length].rstrip()
+    head += b" " * (-(8 + len(head)) % 64 + 4)
+    (folder / "two.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + raw[8 + length :])
+    module, tensors = Two(), read(folder / "two.safetensors")
+    assign(module, tensors, "test", trainable=False)
+    return module, plain, tensors
+
+
+def wide(batch: int, size: int) -> Tensor:
+    return torch.randn(batch, 32, size, size).contiguous(memory_format=torch.channels_last)
+
+
+def test_few_pixels_are_made_of_the_files_weights_and_many_of_laid_out_ones(tmp_path: Path) -> None:
+    module, plain, tensors = from_file(tmp_path)
+    few, many = wide(1, 8), wide(FEW_PIXELS // 64 + 1, 8)
+    weight, pointwise = module.inner[0].weight, module.inner[1].weight
+    torch.testing.assert_close(module(few), plain(few), atol=2e-6, rtol=1e-5)
+    assert weight.data_ptr() == tensors["inner.0.weight"].data_ptr()
+    assert weight.is_contiguous()
+    assert module.inner[1].weight is pointwise
+    assert pointwise.data_ptr() % 64 == 0
+    assert torch.equal(module(many), plain(many))
+    assert module.inner[0].weight is weight
+    assert weight.data_ptr() % 64 == 0
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(module(few), plain(few), atol=2e-6, rtol=1e-5)
+    for (name, mine), theirs in zip(module.inner.state_dict().items(), plain.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs), name
+
+
+@pytest.mark.parametrize("called", [True, False])
+@pytest.mark.parametrize("counted", [True, False])
+def test_what_is_written_to_weights_in_a_file_is_not_lost(tmp_path: Path, called: bool, counted: bool) -> None:
+    module, plain, _ = from_file(tmp_path)
+    few, many = wide(1, 8), wide(FEW_PIXELS // 64 + 1, 8)
+    if called and counted:
+        module(few)
+    for conv in (module.inner[0], plain[0]):
+        with torch.no_grad():
+            (conv.weight if counted else conv.weight.data).mul_(2)
+    torch.testing.assert_close(module(few), plain(few), atol=4e-6, rtol=1e-5)
+    assert torch.equal(module.inner[0].weight, plain[0].weight)
+    assert torch.equal(module(many), plain(many))
+
+
+@pytest.mark.parametrize("called", [True, False])
+def test_copies_of_a_module_whose_weights_lie_in_a_file(tmp_path: Path, called: bool) -> None:
+    module, plain, _ = from_file(tmp_path)
+    few, many = wide(1, 8), wide(FEW_PIXELS // 64 + 1, 8)
+    if called:
+        module(few)
+    for copied in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):  # noqa: S301
+        assert torch.equal(copied(few), module(few))
+        assert torch.equal(copied(many), plain(many))
+        with torch.no_grad():
+            copied.inner[0].weight.zero_()
+        assert module.inner[0].weight.any()
+    wider = copy.deepcopy(module).double()
+    torch.testing.assert_close(wider(few.double()).float(), plain(few), atol=2e-6, rtol=1e-5)
+    half = module.to(torch.bfloat16)
+    assert half(few.bfloat16()).dtype == torch.bfloat16
+
+
+def test_weights_in_a_file_are_laid_out_to_be_trained(tmp_path: Path) -> None:
+    module, plain, _ = from_file(tmp_path)
+    few = wide(1, 8)
+    module(few)
+    for net in (module, plain):
+        net.requires_grad_(True)
+        net(few).square().sum().backward()
+        torch.optim.SGD(net.parameters(), 0.1).step()
+    for mine, theirs in zip(module.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+        assert torch.equal(mine.grad, theirs.grad)
+    assert module.inner[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_another_state_can_be_loaded_over_weights_in_a_file(tmp_path: Path) -> None:
+    module, plain, _ = from_file(tmp_path)
+    few, many = wide(1, 8), wide(FEW_PIXELS // 64 + 1, 8)
+    for when in (few, many):
+        state = {name: torch.randn_like(tensor) for name, tensor in plain.state_dict().items()}
+        module.inner.load_state_dict(state)
+        plain.load_state_dict(state)
+        torch.testing.assert_close(module(when), plain(when), atol=1e-4, rtol=1e-5)
+        assert torch.equal(module.inner[0].weight, plain[0].weight)

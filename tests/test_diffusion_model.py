@@ -11,12 +11,13 @@ from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, 
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from genzoo.contrast import ClassifierFree
 from genzoo.errors import GenzooError, OptionError
 from genzoo.guidance import Guidance
 from genzoo.noise import Noise
 from genzoo.schedule import ScheduleConfig
 from genzoo.scheduler import Denoise, Grid, Scheduler
-from genzoo_plugins.diffusion.guidances import ClassifierFree, Unguided
+from genzoo_plugins.diffusion.guidances import Unguided
 from genzoo_plugins.diffusion.model import Diffusion, DiffusionConfig
 from genzoo_plugins.diffusion.schedulers import DDIM, DDPM
 

@@ -227,6 +227,29 @@ def test_gradients_reach_every_weight(keys: dict[str, Any]) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        *((UNet2D, PLAIN[name]) for name in ("classes", "heads of 8", "scale shift, middle norm", "resnet samplers")),
+        *((UNet2DCondition, CONDITION[name]) for name in ("stable diffusion 1", "stable diffusion 2")),
+    ],
+)
+def test_same_gradients_as_diffusers(kind: type[nn.Module], keys: dict[str, Any]) -> None:
+    given, reference, model = inputs(keys), theirs(kind, keys), ours(kind, keys)
+    model.load_state_dict(reference.state_dict(), strict=True)
+    model.to(memory_format=torch.channels_last)
+    weights = torch.randn_like(given["sample"])[:, :1]
+    for network in (reference, model):
+        found = network(**given)
+        ((found if network is model else found.sample) * weights).sum().backward()
+    gradients = dict(model.named_parameters())
+    for name, wanted in reference.named_parameters():
+        assert wanted.grad is not None
+        got, scale = gradients[name].grad, wanted.grad.abs().max().item()
+        # A bias before a norm, or of the keys, has no gradient but rounding.
+        assert (got - wanted.grad).abs().max().item() <= 1e-4 * scale + 2e-4, name
+
+
 def test_no_graph_break_under_compile() -> None:
     model, given = ours(UNet2D, PLAIN["classes"]), inputs(PLAIN["classes"])
     with torch.no_grad():

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import os
 import random
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,15 +28,16 @@ from torch import Tensor, nn
 
 import genzoo.tensors
 import genzoo.weights
-from genzoo import digests
+from genzoo import digests, pages
 from genzoo.cards import Asset, Card
 from genzoo.errors import CardError, GenzooError, OptionError, WeightsError
 from genzoo.files import sha256_of
 from genzoo.frozen import Frozen
 from genzoo.generator import Generator
+from genzoo.hollow import Hollow
 from genzoo.registry import Plugin, Registrar, Zoo, default_zoo
 from genzoo.tensors import Tensors, is_finite, read, read_header, write
-from genzoo.weights import CARD_FILE, MAX_PARAMETERS, assign, build, find_card
+from genzoo.weights import CARD_FILE, MAX_PARAMETERS, assign, build, find_card, is_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,10 +145,42 @@ def test_released_tensors_come_back_from_the_file(tmp_path: Path) -> None:
     tensors.release("w")
     assert torch.equal(tensors["w"], big)
     assert torch.equal(tensors["v"], torch.ones(3))
+    # What was written to stays, however it was written: the file does not hold it.
+    with torch.no_grad():
+        tensors["w"][100_000] = 7
+    tensors["w"].data[200_000] = 8
+    tensors.release("w")
+    assert tensors["w"][[100_000, 200_000]].tolist() == [7, 8]
     renamed = tensors.renamed({"w": "x"})
     assert list(renamed) == ["x"]
     with pytest.raises(WeightsError, match="stands in two files"):
         renamed.joined(Tensors({"x": big}))
+
+
+def _resident(tensor: Tensor) -> int:
+    """Bytes of a mapped tensor that are in memory."""
+    first, last = (place // 4096 for place in (tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes))
+    with open("/proc/self/pagemap", "rb", buffering=0) as file:
+        file.seek(8 * first)
+        return sum(entry >> 63 for entry in struct.unpack(f"{last - first}Q", file.read(8 * (last - first)))) * 4096
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for its pages")
+def test_pages_are_given_back_unless_nobody_says_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "big.safetensors", {"w": torch.randn(1 << 18)})
+    tensors = read(tmp_path / "big.safetensors")
+    weight = tensors["w"]
+    total = weight.sum()
+    assert _resident(weight) >= weight.nbytes - 4096
+    with monkeypatch.context() as patch:
+        patch.setattr(pages, "_PAGEMAP", "/proc/self/none")
+        tensors.release("w")
+    assert _resident(weight) >= weight.nbytes - 4096
+    tensors.release("w")
+    assert _resident(weight) <= 2 * 4096
+    assert weight.sum() == total
 
 
 def test_unaligned_files_of_old_writers_are_read(tmp_path: Path) -> None:
@@ -608,6 +644,66 @@ def test_parameters_have_no_memory_and_tables_are_real() -> None:
     assert model.layer.weight.requires_grad
 
 
+class Ruled(nn.Linear):
+    """A layer whose filling does more than fill: it must run."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self.ruled = True
+
+
+class Layered(Table):
+    """A model of torch's layers and of one derived from them."""
+
+    def __init__(self, config: TableConfig) -> None:
+        super().__init__(config)
+        self.more = nn.ModuleList([nn.Conv2d(1, 2, 3), nn.GroupNorm(1, 2), nn.Embedding(3, 4), Ruled(2, 2)])
+
+
+def test_layers_of_torch_pass_over_filling_what_has_no_memory() -> None:
+    model = build(_zoo(Layered), _table_card(), materialise=False)
+    assert isinstance(model, Layered)
+    assert model.more[3].ruled
+    for module in model.modules():
+        assert "reset_parameters" not in vars(module)
+        assert all(parameter.is_meta for parameter in module.parameters())
+    model.more[1].to_empty(device="cpu").reset_parameters()
+    assert model.more[1].weight.tolist() == [1, 1]
+
+
+def test_another_thread_fills_its_layers_meanwhile() -> None:
+    with Hollow(1000, "x"), ThreadPoolExecutor(1) as pool:
+        real = pool.submit(nn.GroupNorm, 1, 3).result()
+        assert nn.GroupNorm(1, 3).weight.is_meta
+    assert real.weight.tolist() == [1, 1, 1]
+    assert real.bias.tolist() == [0, 0, 0]
+
+
+def test_a_name_with_a_slash_is_no_name_of_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo = Zoo.discover()
+    monkeypatch.setattr(type(zoo), "shelf", property(lambda zoo: pytest.fail("the catalogue was read")))
+    assert is_path(zoo, "./ddpm.fashion-mnist")
+    assert is_path(zoo, "folder/model")
+    assert not is_path(zoo, "hf:owner/repo")
+
+
+def test_the_collector_is_left_as_it_was(tmp_path: Path) -> None:
+    _model_folder(tmp_path / "model")
+    asset = write(tmp_path / "broken" / "model.safetensors", {"w": torch.ones(1)})
+    body = small_card(weights=asset.model_dump()).model_dump(mode="json", exclude_defaults=True)
+    (tmp_path / "broken" / CARD_FILE).write_text(yaml.safe_dump(body))
+    for enabled in (True, False):
+        (gc.enable if enabled else gc.disable)()
+        try:
+            default_zoo().load(str(tmp_path / "model"))
+            assert gc.isenabled() == enabled
+            with pytest.raises(WeightsError, match="missing"):
+                default_zoo().load(str(tmp_path / "broken"))
+            assert gc.isenabled() == enabled
+        finally:
+            gc.enable()
+
+
 def test_a_model_with_random_tables_is_built_for_real() -> None:
     model = build(_zoo(Drawn), _table_card(), materialise=False)
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
@@ -619,6 +715,14 @@ def test_the_global_random_stream_does_not_move() -> None:
     torch.manual_seed(5)
     build(default_zoo(), small_card(), materialise=False)
     assert torch.equal(torch.rand(3), wanted)
+
+
+def test_a_folder_whose_card_names_no_weights_is_no_model(tmp_path: Path) -> None:
+    """It would answer with an untrained network's noise."""
+    card = small_card().model_dump(mode="json", exclude_defaults=True)
+    (tmp_path / CARD_FILE).write_text(yaml.safe_dump(card))
+    with pytest.raises(WeightsError, match=r"card\.yaml names no weights; add weights:"):
+        default_zoo().load(str(tmp_path))
 
 
 def test_loaded_equals_saved_in_pixels_layout_and_grad(tmp_path: Path) -> None:
@@ -638,11 +742,13 @@ def test_loaded_equals_saved_in_pixels_layout_and_grad(tmp_path: Path) -> None:
     assert torch.equal(copied(x, 5.0, {}), loaded.denoiser(x, 5.0, {}))
     for (name, mine), (_, theirs) in zip(loaded.named_parameters(), model.named_parameters(), strict=True):
         assert torch.equal(mine, theirs), name
-        assert mine.stride() == theirs.stride(), name
-        assert mine.data_ptr() % 64 == 0, name
-    # What was laid out inside inference mode can be trained all the same.
+    # What was laid out inside inference mode can be trained all the same; now every weight is read as it is.
     loaded.requires_grad_(True)
     loaded.denoiser(torch.randn(1, 3, 8, 8), 5.0, {}).sum().backward()
+    for (name, mine), (_, theirs) in zip(loaded.named_parameters(), model.named_parameters(), strict=True):
+        assert torch.equal(mine, theirs), name
+        assert mine.stride() == theirs.stride(), name
+        assert mine.data_ptr() % 64 == 0, name
     card, root = find_card(zoo, str(folder))
     assert (card.name, root) == ("diffusion.small", folder)
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
@@ -675,7 +781,8 @@ def _bombs() -> Iterator[dict[str, Any]]:
 def test_a_config_that_asks_for_too_much_is_refused_before_anything_is_allocated(config: dict[str, Any]) -> None:
     size = config["network"]["sample_size"]
     rows = config.get("num_classes", 0)
-    began, before = time.monotonic(), _peak()
+    # Of the processor, not of the clock: whoever else is at work here does not count.
+    began, before = time.process_time(), _peak()
     refused = False
     try:
         model = build(default_zoo(), small_card(config=config, shape=(3, size, size)), materialise=False)
@@ -687,7 +794,7 @@ def test_a_config_that_asks_for_too_much_is_refused_before_anything_is_allocated
         assert sum(p.numel() for p in model.parameters()) <= MAX_PARAMETERS
         assert all(p.is_meta for p in model.parameters())
     assert refused or rows
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert _peak() - before < 64 << 20
 
 

@@ -11,6 +11,6 @@ def register(zoo: Registrar) -> None:
     zoo.scheduler("ddpm", "genzoo_plugins.diffusion.schedulers:DDPM")
     zoo.scheduler("ddim", "genzoo_plugins.diffusion.schedulers:DDIM")
     zoo.guidance("none", "genzoo_plugins.diffusion.guidances:Unguided")
-    zoo.guidance("cfg", "genzoo_plugins.diffusion.guidances:ClassifierFree")
+    zoo.guidance("cfg", "genzoo.contrast:ClassifierFree")
     zoo.recipe("diffusion", "genzoo_plugins.diffusion.recipe:DiffusionRecipe")
     zoo.preset("ddpm.tiny", "recipes/tiny.yaml")

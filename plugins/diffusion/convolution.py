@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: What torch calls oneDNN; the module that says whether it is there and switched on.
-mkldnn: Any = torch.backends.mkldnn
+from genzoo.layout import LaidOutLate
+from genzoo_plugins.diffusion.linear import linear
+from genzoo_plugins.diffusion.onednn import plain, state, tried
 
 #: Pixels of the input, all images together, above which reordering at every call is lost in the work.
 FEW_PIXELS = 2048
@@ -22,15 +23,15 @@ FEW_PIXELS = 2048
 
 def reordered(weight: Tensor, like: nn.Conv2d, shape: list[int]) -> Tensor:
     """The weights in the order that suits the convolution ``like`` on inputs of ``shape``: opaque, and a copy."""
-    reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
-    blocks: Tensor = reorder(weight.detach().to_mkldnn(), like.padding, like.stride, like.dilation, like.groups, shape)
+    reorder: Any = torch.ops.mkldnn._reorder_convolution_weight
+    blocks: Tensor = reorder(weight.detach(), like.padding, like.stride, like.dilation, like.groups, shape)
     return blocks
 
 
-def convolved(x: Tensor, blocks: Tensor, like: nn.Conv2d) -> Tensor:
-    """What ``like`` makes of x, by weights that are reordered."""
+def convolved(x: Tensor, blocks: Tensor, bias: Tensor | None, like: nn.Conv2d) -> Tensor:
+    """What ``like`` makes of x with this bias, by weights that are reordered."""
     out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        x, blocks, like.bias, like.padding, like.stride, like.dilation, like.groups, "none", [], ""
+        x, blocks, bias, like.padding, like.stride, like.dilation, like.groups, "none", [], ""
     )
     return out
 
@@ -40,35 +41,36 @@ def reorders() -> bool:
 
     They are torch's own and promised to nobody: one without them, or with others of their names, goes the ordinary way.
     """
-    try:
-        # On the meta device, where making it draws no random numbers: its settings alone are wanted.
-        small = nn.Conv2d(2, 2, 3, padding=1, bias=False, device="meta")
-        numbers = torch.linspace(-1, 1, 36, dtype=torch.float32, device="cpu")
-        with torch.inference_mode():
-            weight, x = numbers.view(2, 2, 3, 3), numbers[:32].view(1, 2, 4, 4)
-            found = convolved(x, reordered(weight, small, [1, 2, 4, 4]), small)
-            return torch.allclose(found, F.conv2d(x, weight, padding=1), atol=1e-5)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
-        return False
+    # On the meta device, where making it draws no random numbers: its settings alone are wanted.
+    small = nn.Conv2d(2, 2, 3, padding=1, bias=False, device="meta")
+    numbers = torch.linspace(-1, 1, 36, dtype=torch.float32, device="cpu")
+    weight, x = numbers.view(2, 2, 3, 3), numbers[:32].view(1, 2, 4, 4)
+
+    def trial() -> bool:
+        found = convolved(x, reordered(weight, small, [1, 2, 4, 4]), None, small)
+        return torch.allclose(found, F.conv2d(x, weight, padding=1), atol=1e-5)
+
+    return tried(trial)
 
 
 #: Tried once, when nobody counts operations or has set a mode.
 REORDERS = reorders()
 
 
-class Conv2d(nn.Conv2d):
+class Conv2d(LaidOutLate, nn.Conv2d):
     """``nn.Conv2d``, with weights that stay reordered where that pays: frozen, on a CPU, for few pixels.
 
-    The reordered copy takes as much memory again as the weights, for as long as the pixels are few: a call with more
-    gives it back. It belongs to one state of the weights, and is made anew after they are replaced, moved or changed in
-    place; only a write through ``.data``, which torch does not count, goes unseen. It is no part of the state dict.
-    Weights that may be trained, other devices and dtypes, and ``torch.compile`` (which reorders by itself) take the
-    ordinary way, whose sums may be rounded otherwise.
+    The reordered copy is made from the weights as they lie in their file, whose memory is then given back, and is kept
+    for as long as the pixels are few; of weights from elsewhere it takes as much memory again. It belongs to one state
+    of the weights, and is made anew after they are replaced, moved or changed in place; only a write through ``.data``,
+    which torch does not count, goes unseen. It is no part of the state dict. Weights that may be trained, other devices
+    and dtypes, and ``torch.compile`` (which reorders by itself) take the ordinary way, whose sums may be rounded
+    otherwise.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._packed: tuple[weakref.ref[Tensor], tuple[int, int | None], Tensor] | None = None
+        self._packed: tuple[weakref.ref[Tensor], object, Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A reordered tensor cannot be copied; a copy of the module reorders its own.
@@ -80,35 +82,47 @@ class Conv2d(nn.Conv2d):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
-            return super().forward(x)
-        if not self._worthwhile(x):
-            if self._packed is not None:
-                self._packed = None
-            return super().forward(x)
-        return convolved(x, self._reordered(x), self)
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``bias``, (1, C) for all images or (N, C) with a row for each, stands in for the convolution's own."""
+        row = self.bias if bias is None else bias[0] if len(bias) == 1 else None
+        out: Tensor = self._convolved(x, row)
+        return out if bias is None or row is not None else out.add_(bias[:, :, None, None])
 
-    def _worthwhile(self, x: Tensor) -> bool:
-        weight = self.weight
-        fits: bool = (
-            not (weight.requires_grad or x.requires_grad)
-            and self.kernel_size != (1, 1)  # one place is a matrix product, which wants no order
-            and weight.device.type == "cpu"
-            and weight.dtype == x.dtype == torch.float32
-            and 0 < x.shape[0] * x.shape[2] * x.shape[3] <= FEW_PIXELS
-            and REORDERS
-            and mkldnn.is_available()
-            and mkldnn.enabled
-            and not torch.is_autocast_enabled("cpu")
+    def _convolved(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self._ordinary(x, bias)
+        frozen = plain(x, self.weight, bias)
+        if frozen and self._wants_order(x):
+            return convolved(x, self._reordered(x), bias, self)
+        if self._packed is not None:
+            self._packed = None
+        self.lay_out()
+        if frozen and self._is_product(x):
+            # A view of the map as one row of channels a pixel, and back.
+            return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), bias).permute(0, 3, 1, 2)
+        return self._ordinary(x, bias)
+
+    def _ordinary(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        out: Tensor = self._conv_forward(x, self.weight, bias)
+        return out
+
+    def _wants_order(self, x: Tensor) -> bool:
+        few = 0 < x.shape[0] * x.shape[2] * x.shape[3] <= FEW_PIXELS
+        return few and REORDERS and self.kernel_size != (1, 1)  # one place is a matrix product, which wants no order
+
+    def _is_product(self, x: Tensor) -> bool:
+        return (
+            self.kernel_size == self.stride == (1, 1)
+            and self.padding == (0, 0)
+            and self.groups == 1
+            and x.is_contiguous(memory_format=torch.channels_last)
         )
-        return fits
 
     def _reordered(self, x: Tensor) -> Tensor:
         weight = self.weight
-        # Weights made in inference mode count no versions; they cannot be changed outside of it either.
-        state = (weight.data_ptr(), None if weight.is_inference() else weight._version)
-        if self._packed is None or self._packed[0]() is not weight or self._packed[1] != state:
+        now = state(weight)
+        if self._packed is None or self._packed[0]() is not weight or self._packed[1] != now:
             # For the shape that comes first; another one that wants another order still gets its numbers.
-            self._packed = (weakref.ref(weight), state, reordered(weight, self, list(x.shape)))
+            self._packed = (weakref.ref(weight), now, reordered(weight, self, list(x.shape)))
+            self.spare()
         return self._packed[2]

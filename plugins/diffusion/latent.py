@@ -105,6 +105,8 @@ class LatentDiffusion(Walker):
             OptionError: shapes or options that do not fit.
         """
         wanted = cast(DiffusionOptions, self.options(**options))
+        if wanted.labels is not None:
+            raise OptionError("this model takes no labels: the tokens say what to make; leave labels out")
         everything = Noise(tuple(seeds), device=self.device, dtype=self.dtype)
         told = self._rows(tokens, len(everything), "tokens")
         free = None if null_tokens is None else self._rows(null_tokens, len(everything), "null_tokens")

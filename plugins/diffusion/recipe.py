@@ -12,11 +12,9 @@ from torch import Tensor, nn
 
 from genzoo.data import Images
 from genzoo.denoiser import Prediction, target
-from genzoo.frozen import Frozen
-from genzoo.recipe import Batch, LearningRate, Recipe, Trained, autocast, check_fit, finite_norm, update_average
+from genzoo.frozen import Frozen, Share
+from genzoo.recipe import Batch, LearningRate, Recipe, Trained, autocast, check_fit, clip_gradients, update_average
 from genzoo_plugins.diffusion.model import Diffusion, DiffusionConfig
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class DiffusionRecipeConfig(Frozen):
@@ -108,7 +106,7 @@ class DiffusionRecipe(Recipe):
         loss = self.loss(batch, noise)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = finite_norm(self.model.parameters(), self.config.clip_norm)
+        norm = clip_gradients(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
         update_average(self.average, self.model, self.config.average, batch.step)
         return {"loss": float(loss.detach()), "gradient_norm": norm}

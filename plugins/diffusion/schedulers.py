@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -43,6 +45,23 @@ class DDPM(Scheduler):
         return mean.add_(noise.normal(*x.shape[1:]), alpha=std)
 
 
+@dataclass(frozen=True)
+class Strided(Grid):
+    """A grid whose steps all end equally far below their times, wherever the next one begins.
+
+    Attributes:
+        stride: in whole times.
+        last: the time at which what would end below the first noisy level ends.
+    """
+
+    stride: float = 1.0
+    last: float = 0.0
+
+    def pairs(self) -> Iterator[tuple[Level, Level]]:
+        for here in self.levels[:-1]:
+            yield here, self.at(here.t - self.stride if here.t - self.stride >= 1 else self.last)
+
+
 class DDIM(Scheduler):
     """Denoising diffusion implicit models (Song, Meng & Ermon 2021, eq. 12).
 
@@ -52,6 +71,10 @@ class DDIM(Scheduler):
     Where x_0 is clipped there are two ways to go on: with the eps that belongs to the clipped x_0, which keeps x_t on
     its level and is what the model's own ``clip`` leads to; or with the network's own eps, as diffusers does. ``clip``
     is the second way, in place of the first. ``end`` 1 stops at the first noisy level ("set_alpha_to_one": false).
+
+    ``stride`` "even" ends every step T // steps below its time, as diffusers does on every grid. Unless that is where
+    the next begins (leading; trailing with steps that divide T), the network is then told a time that its input was not
+    made for.
     """
 
     eta: Annotated[float, Field(ge=0, le=1, description="share of the ancestral noise, 0 (none) to 1 (DDPM)")] = 0.0
@@ -60,8 +83,14 @@ class DDIM(Scheduler):
     )
     end: Annotated[int, Field(ge=0, le=1, description="the last time: 0 is clean data, 1 the first noisy level")] = 0
 
+    stride: Annotated[
+        Literal["grid", "even"], Field(description="a step ends where the next begins, or T // steps lower")
+    ] = "grid"
+
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         grid = super().grid(schedule, steps)
+        if self.stride == "even":
+            return Strided(grid.levels, schedule, schedule.length // steps, self.end)
         # A grid that begins at level 1 takes its last step in place: only the clipping acts there.
         return grid.stopped() if self.end else grid
 

@@ -10,37 +10,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genzoo_plugins.diffusion.blocks import (
+from genzoo_plugins.diffusion.attention import MapAttention, MapTransformer
+from genzoo_plugins.diffusion.blocks import DownBlock, MakeAttention, MakeResnet, MidBlock, ResnetBlock, UpBlock
+from genzoo_plugins.diffusion.convolution import Conv2d
+from genzoo_plugins.diffusion.embeddings import Fourier, Learned, Sinusoid, TimestepEmbedding
+from genzoo_plugins.diffusion.layers import (
     ACTIVATIONS,
-    DownBlock,
+    Activation,
     Downsample,
-    Fourier,
     GroupNorm,
-    Learned,
-    MakeAttention,
-    MakeResnet,
-    MapAttention,
-    MapTransformer,
-    MidBlock,
-    ResnetBlock,
-    Sinusoid,
-    TimestepEmbedding,
-    UpBlock,
     Upsample,
+    activated,
     downsample,
     upsample,
 )
-from genzoo_plugins.diffusion.convolution import Conv2d
 from genzoo_plugins.diffusion.unet_config import GuidedUNetConfig, TrunkConfig, UNet2DConditionConfig, UNet2DConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    from genzoo.denoiser import Condition
 
 __all__ = ["GuidedUNetConfig", "UNet2D", "UNet2DCondition", "UNet2DConditionConfig", "UNet2DConfig"]
 
@@ -68,7 +63,7 @@ class Trunk(nn.Module):
         *,
         time_proj: nn.Module,
         time_channels: int,
-        embedding_act: Callable[[Tensor], Tensor] = F.silu,
+        embedding_act: Activation = F.silu,
         context_channels: int | None = None,
     ) -> None:
         super().__init__()
@@ -128,6 +123,8 @@ class Trunk(nn.Module):
         )
         self.conv_norm_out = GroupNorm(config.norm_num_groups, top, eps=config.norm_eps)
         self.conv_out = Conv2d(top, config.out_channels, 3, padding=1)
+        #: In the order in which they are called.
+        self.residual = [module for module in self.modules() if isinstance(module, ResnetBlock)]
 
     def forward(
         self,
@@ -136,6 +133,7 @@ class Trunk(nn.Module):
         *,
         class_labels: Tensor | None = None,
         encoder_hidden_states: Tensor | None = None,
+        told: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Predict from a noisy image, ``eps_theta(x_t, t)`` of Ho et al. 2020 (equation 11) or what else was trained.
 
@@ -146,6 +144,7 @@ class Trunk(nn.Module):
             class_labels: ``(N,)`` integers for ``num_class_embeds``, ``(N,)`` numbers for class_embed_type
                 ``timestep``, ``(N, time width)`` floats for ``identity``; required by models that have either.
             encoder_hidden_states: ``(N, S, cross_attention_dim)``, required by models with cross-attention.
+            told: what ``foresee`` made of this timestep and these class_labels, which then need not be looked at again.
 
         Returns:
             ``(N, out_channels, H, W)`` in the dtype of ``sample``.
@@ -155,23 +154,46 @@ class Trunk(nn.Module):
         """
         self._check(sample, encoder_hidden_states)
         times = self._times(sample, timestep)
-        # A scalar timestep stays one row, which broadcasts: every block then embeds it once, not N times.
-        dtype = self.conv_in.weight.dtype
-        emb = self.time_embedding(self.time_proj(times).to(dtype))
-        labels = self._class_vector(sample, class_labels)
-        emb = self.act(emb if labels is None else emb + labels)
+        if told is None:
+            # A scalar timestep stays one row, which broadcasts: every block then embeds it once, not N times.
+            labels = self._class_vector(sample.shape[0], class_labels)
+            emb = self._embedded(times)
+            told = self._tell(emb if labels is None else emb + labels)
+        rest = iter(told)
 
         x: Tensor = self.conv_in(2 * sample - 1 if self.config.center_input_sample else sample)
         skips: list[Tensor] = [x]
         for block in self.down_blocks:
-            x = block(x, skips, emb, encoder_hidden_states)
+            x = block(x, skips, rest, encoder_hidden_states)
         if self.mid_block is not None:
-            x = self.mid_block(x, emb, encoder_hidden_states)
+            x = self.mid_block(x, rest, encoder_hidden_states)
         for block in self.up_blocks:
-            x = block(x, skips, emb, encoder_hidden_states)
-        x = self.conv_out(self.out_act(self.conv_norm_out(x)))
+            x = block(x, skips, rest, encoder_hidden_states)
+        x = self.conv_out(activated(self.out_act, self.conv_norm_out(x)))
         # A network told the noise level by its logarithm predicts a score, which grows as 1 / level.
         return x / times.to(x.dtype)[:, None, None, None] if isinstance(self.time_proj, Fourier) else x
+
+    def foresee(self, timesteps: Tensor, condition: Condition) -> list[dict[str, Any]]:
+        """For each of ``timesteps``, ``(T,)``, the keywords of ``forward`` that take work off it and change no result.
+
+        What depends on the time and the class alone is worked out here, for all times in one product a block; on the
+        ``class_labels`` of ``condition``, which go into ``forward`` as well.
+        """
+        emb = self._embedded(timesteps)
+        labels = condition.get("class_labels")
+        vector = None if labels is None else self._class_vector(len(labels), labels)
+        rows = emb if vector is None else (emb[:, None] + vector).flatten(0, 1)
+        each = [block.view(len(timesteps), -1, block.shape[1]).unbind() for block in self._tell(rows)]
+        return [{"told": told} for told in zip(*each, strict=True)]
+
+    def _embedded(self, times: Tensor) -> Tensor:
+        emb: Tensor = self.time_embedding(self.time_proj(times).to(self.conv_in.weight.dtype))
+        return emb
+
+    def _tell(self, emb: Tensor) -> list[Tensor]:
+        """What each of the residual blocks is told of the vectors ``emb``, ``(R, time width)``."""
+        emb = activated(self.act, emb)
+        return [block.tell(emb) for block in self.residual]
 
     def _check(self, sample: Tensor, context: Tensor | None) -> None:
         if sample.ndim != 4 or sample.shape[1] != self.config.in_channels:
@@ -206,16 +228,16 @@ class Trunk(nn.Module):
             )
         return times
 
-    def _class_vector(self, sample: Tensor, labels: Tensor | None) -> Tensor | None:
+    def _class_vector(self, images: int, labels: Tensor | None) -> Tensor | None:
         if self.class_embedding is None:
             if labels is not None:
                 raise ValueError("class_labels was given to a model without classes; leave it out")
             return None
         kind = self.config.class_embed_type
         if kind == "identity":
-            wanted: tuple[int, ...] = (sample.shape[0], self.config.time_width)
+            wanted: tuple[int, ...] = (images, self.config.time_width)
         else:
-            wanted = (sample.shape[0],)
+            wanted = (images,)
         if labels is None:
             raise ValueError(f"this model has classes: pass class_labels, a tensor of shape {wanted}")
         if labels.shape != wanted:

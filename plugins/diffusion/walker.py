@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import Field
 from torch import Tensor
 
 from genzoo.denoiser import Condition, Denoiser
+from genzoo.foresight import Foresight
 from genzoo.frozen import Real
 from genzoo.generator import Generator, Options
 from genzoo.guidance import Guidance
@@ -50,26 +51,39 @@ class Walker(Generator):
 
     def guidance(self, options: DiffusionOptions) -> Guidance:
         """The guidance that the options name; a number is the scale of classifier-free guidance."""
-        chosen = options.guidance
-        if isinstance(chosen, Guidance):
-            return chosen
-        zoo = self.zoo or default_zoo()
-        found: Guidance = zoo.make("guidance", chosen if isinstance(chosen, str) else f"cfg:scale={float(chosen)}")
-        return found
+        chosen, zoo = options.guidance, self.zoo or default_zoo()
+        if not isinstance(chosen, Guidance):
+            spec = chosen if isinstance(chosen, str) else f"cfg:scale={float(chosen)}"
+            chosen = cast(Guidance, zoo.make("guidance", spec))
+        return chosen.within(zoo)
 
     def steered(
         self, options: DiffusionOptions, condition: Condition, null: Condition | None, grid: Grid | None = None
     ) -> Denoise:
         """(x_t, t) -> x_0 with condition, guidance and clipping inside, for a walk over ``grid``."""
         guidance, clip = self.guidance(options), self.clip
-        if grid is not None:
-            guidance = guidance.over(grid)
-        denoise = guidance(self.denoiser, condition, null)
+        if grid is None:
+            denoise = guidance(self.denoiser, condition, null)
+        else:
+            denoise = self._foreseeing(guidance.over(grid)(self.denoiser, condition, null), grid)
         # A scheduler that clips by itself needs x_0 as the network gave it.
         if clip is None or guidance.clips or getattr(self.scheduler(options), "clip", None) is not None:
             return denoise
         # After guidance, which extrapolates: clipping its two branches first would bias what it extrapolates from.
         return lambda x, t: denoise(x, t).clamp(-clip, clip)
+
+    def _foreseeing(self, denoise: Denoise, grid: Grid) -> Denoise:
+        """The same, where the denoiser knows the times of the grid."""
+        denoiser = self.denoiser
+        levels = {level.t: (level.alpha, level.sigma) for level in grid.levels[:-1]}
+        foresight = Foresight(denoiser.schedule, levels)
+
+        def foreseeing(x: Tensor, t: float) -> Tensor:
+            # Around every call, for walks of one model may take turns.
+            with denoiser.foreseeing(foresight):
+                return denoise(x, t)
+
+        return foreseeing
 
     def walk(
         self, start: Tensor, noise: Noise, options: DiffusionOptions, condition: Condition, null: Condition | None

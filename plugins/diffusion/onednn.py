@@ -1,0 +1,71 @@
+"""When a CPU's own kernels may be asked directly: operators of torch that are promised to nobody, tried before use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+#: What torch calls oneDNN; the module that says whether it is there and switched on.
+mkldnn: Any = torch.backends.mkldnn
+
+T = TypeVar("T")
+
+
+def tried(trial: Callable[[], bool]) -> bool:
+    """Whether operators are there and do what is expected of them: ``trial`` asks them for a small result."""
+    try:
+        with torch.inference_mode():
+            return trial()
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+        return False
+
+
+def plain(*tensors: Tensor | None, graph: bool = False) -> bool:
+    """Whether these are float32 on a CPU that has oneDNN, and nobody casts, compiles or, but for ``graph``, derives."""
+    if torch.compiler.is_compiling():
+        return False
+    # A loop, since this stands before every layer: a generator would take a tenth of a small layer's time.
+    for each in tensors:
+        if each is not None and not (each.dtype is torch.float32 and each.is_cpu and (graph or not each.requires_grad)):
+            return False
+    return mkldnn.enabled and mkldnn.is_available() and not torch.is_autocast_enabled("cpu")
+
+
+def state(weight: Tensor) -> tuple[int, int | None]:
+    """What changes when a weight is moved or changed in place; not when it is written to through ``.data``."""
+    try:
+        return weight.data_ptr(), weight._version
+    except RuntimeError:  # made in inference mode: it counts no versions, and cannot be changed outside of it either
+        return weight.data_ptr(), None
+
+
+class Kept(Generic[T]):
+    """What was worked out of weights, kept for as long as they stay as they are. A copy begins empty."""
+
+    def __init__(self) -> None:
+        self._of: list[tuple[Tensor, tuple[int, int | None]]] = []
+        self._found: T | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Kept, ()
+
+    def __bool__(self) -> bool:
+        return self._found is not None
+
+    def drop(self) -> None:
+        """Give the memory back."""
+        self._of, self._found = [], None
+
+    def get(self, weights: Sequence[Tensor], make: Callable[[], T]) -> T:
+        """What ``make`` makes of these weights, unless it is at hand."""
+        if self._found is not None:
+            for each, (known, then) in zip(weights, self._of, strict=True):
+                if each is not known or state(each) != then:
+                    break
+            else:
+                return self._found
+        self._of, self._found = [(each, state(each)) for each in weights], make()
+        return self._found
