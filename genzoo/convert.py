@@ -6,6 +6,7 @@ file size, and there is no second try without. What it wrote is checked by the r
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -16,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from genzoo.cards import Asset
-from genzoo.errors import GenzooError, WeightsError
-from genzoo.files import open_regular, sha256_of, whole_file
+from genzoo.errors import GenzooError, WeightsError, out_of_memory
+from genzoo.files import FULL, open_regular, sha256_of, whole_file
 
 #: ``weights_only=True`` could be tricked before this version (CVE-2025-32434 and later ones).
 SAFE_TORCH = (2, 10)
@@ -134,24 +135,36 @@ class _Refused(Exception):
 
 def _convert(source: Path, out: Path, memory: int, key: str) -> int:
     import torch
-    from safetensors.torch import save_file
+
+    from genzoo.tensors import write
 
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < SAFE_TORCH:
         raise _Refused(f"torch {torch.__version__} does not read pickles safely; update to torch 2.10 or later")
     _limit(memory, 4 * source.stat().st_size + (1 << 20))
-    tensors = dict(_leaves(_load(source), ""))
+    tensors: dict[str, Any] = {}
+    for name, tensor in _leaves(_load(source), ""):
+        if name in tensors:
+            raise _Refused(f"holds two tensors that would both be named {name[:80]!r}")
+        tensors[name] = tensor
     if key:
         tensors = {name.removeprefix(f"{key}."): t for name, t in tensors.items() if name.startswith(f"{key}.")}
     if not tensors:
         raise _Refused(f"holds no tensors{f' under {key!r}' if key else ''}")
-    # Views of one memory, and other layouts, are written out each by itself.
-    plain = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    needed = sum(tensor.nbytes for tensor in tensors.values())
     try:
-        save_file(plain, out, {"format": "pt", "genzoo.source": source.name[:200], "genzoo.sha256": sha256_of(source)})
-    except (ValueError, RuntimeError, KeyError) as error:
-        raise _Refused(f"its tensors cannot be written as safetensors ({type(error).__name__})") from None
-    return len(plain)
+        write(out, tensors, {"format": "pt", "genzoo.source": source.name[:200], "genzoo.sha256": sha256_of(source)})
+    except WeightsError as error:
+        raise _Refused(str(error).removeprefix(f"{out}: ")) from None
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise _Refused(f"its tensors take {needed} bytes, far more than the file does; it is a trap") from None
+        if error.errno in FULL:
+            raise _Refused(f"no space left in {out.parent}; {needed} bytes are needed") from None
+        raise
+    except RuntimeError as error:
+        raise (MemoryError() if out_of_memory(error) else error) from None
+    return len(tensors)
 
 
 def _load(source: Path) -> Any:
@@ -173,7 +186,7 @@ def _load(source: Path) -> Any:
             named = re.search(r"GLOBAL ([\w.]{1,80})", text)
             what = f"asks for {named.group(1)}, which is code" if named else "holds more than tensors, or is damaged"
             raise _Refused(f"{what}; refused: save the model's state dict alone, and convert that") from None
-        if isinstance(error, RuntimeError) and ("memory" in text.lower() or "alloc" in text.lower()):
+        if out_of_memory(error):
             raise MemoryError from None
         raise _Refused(f"no checkpoint of torch, or a damaged one ({type(error).__name__}); fetch it again") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import stat
@@ -10,6 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genzoo.errors import GenzooError
+
+#: What a disk without space answers, and a place that may only be read.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+READ_ONLY = (errno.EACCES, errno.EROFS, errno.EPERM)
 
 
 @contextlib.contextmanager

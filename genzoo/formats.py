@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from abc import ABC, abstractmethod
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from genzoo.cards import Card
-from genzoo.errors import CardError, WeightsError, explain
+from genzoo.errors import CardError, WeightsError, explain, shorten
 from genzoo.files import open_regular
-from genzoo.registry import PluginError
-from genzoo.tensors import Header, Tensors, read, read_header
+from genzoo.plugins import PluginError
+from genzoo.tensors import Header, Slot, Tensors, read, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,9 +70,9 @@ class Files(ABC):
         except UnicodeDecodeError as error:
             raise CardError(f"{self.source}: {name}: not UTF-8 text (byte {error.start})") from None
 
-    def json(self, name: str) -> dict[str, Any]:
-        """A JSON file that holds a mapping: plain data, no key twice, no NaN."""
-        return parse_json(self.text(name), f"{self.source}: {name}")
+    def json(self, name: str, *, infinite: bool = False) -> dict[str, Any]:
+        """A JSON file that holds a mapping: plain data, no key twice, no NaN, and infinity only where it may be."""
+        return parse_json(self.text(name), f"{self.source}: {name}", infinite=infinite)
 
     def header(self, name: str) -> Header:
         """What the head of a safetensors file says."""
@@ -98,17 +99,21 @@ class LocalFiles(Files):
 
     def path(self, name: str) -> Path:
         path = self.folder / name
-        if not path.resolve().is_relative_to(self._home()):
+        if not any(path.resolve().is_relative_to(home) for home in self._homes()):
             raise WeightsError(f"{path}: a link that leaves {self.folder}; put the file itself there")
         return path
 
-    def _home(self) -> Path:
-        """The folder that real paths must stay in: in a Hub cache a snapshot's files are links to its neighbours."""
+    def _homes(self) -> tuple[Path, ...]:
+        """The folders that real paths must stay in.
+
+        In a Hub cache a snapshot's files are links to its neighbours, or into the store that all repositories share.
+        """
         folder = self.folder.resolve()
         for parent in (folder, *folder.parents):
             if parent.parent.name == "snapshots" and (parent.parent.parent / "blobs").is_dir():
-                return parent.parent.parent
-        return folder
+                repository = parent.parent.parent
+                return repository, repository.parent / "blobs"
+        return (folder,)
 
 
 class Format(ABC):
@@ -134,6 +139,20 @@ class Format(ABC):
         Raises FormatError where the layout cannot hold the model, or is only read.
         """
         raise FormatError("this layout is read, and not written; genzoo and diffusers are written")
+
+
+class BareFormat(Format):
+    """A layout of one safetensors file that comes without settings: names and shapes say it all."""
+
+    def detect(self, files: Files) -> str | None:
+        try:
+            return self.lacks(files.header(bare_checkpoint(files)).slots)
+        except WeightsError as error:
+            return str(error)
+
+    @abstractmethod
+    def lacks(self, slots: Mapping[str, Slot]) -> str | None:
+        """None where the tensors are laid out so; else, in a few words, what is missing."""
 
 
 def recognise(zoo: Zoo, files: Files) -> tuple[Card, Tensors]:
@@ -177,8 +196,8 @@ def bare_checkpoint(files: Files) -> str:
     return found[0]
 
 
-def parse_json(text: str, source: str) -> dict[str, Any]:
-    """A JSON mapping; raises CardError that names source and line."""
+def parse_json(text: str, source: str, *, infinite: bool = False) -> dict[str, Any]:
+    """A JSON mapping; raises CardError that names source and line. ``infinite`` lets infinity stand."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         out: dict[str, Any] = {}
@@ -188,11 +207,19 @@ def parse_json(text: str, source: str) -> dict[str, Any]:
             out[key] = value
         return out
 
-    def refuse(word: str) -> None:
+    def constant(word: str) -> float:
+        if infinite and word != "NaN":
+            return float(word)
         raise CardError(f"{source}: {word} is no number that can be used")
 
+    def real(word: str) -> float:
+        number = float(word)
+        if math.isinf(number):
+            raise CardError(f"{source}: {shorten(word, 40)} is beyond the range of numbers")
+        return number
+
     try:
-        found = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+        found = json.loads(text, object_pairs_hook=unique, parse_constant=constant, parse_float=real)
     except json.JSONDecodeError as error:
         raise CardError(f"{source}:{error.lineno}: not JSON: {error.msg}") from None
     except (ValueError, RecursionError) as error:
@@ -200,6 +227,23 @@ def parse_json(text: str, source: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CardError(f"{source}: a mapping is expected, not {type(found).__name__}")
     return found
+
+
+def card_of(files: Files, generator: str, what: str, **known: Any) -> Card:
+    """The card of a model that was found in ``files``.
+
+    Args:
+        generator: the registered family.
+        what: the model in a few words, as "A DCGAN".
+        known: the card's further fields: shape, config and paper, and options where it has any.
+    """
+    return Card(
+        name=card_name(generator, files.title),
+        summary=shorten(f"{what}, from {files.source}", 400),
+        generator=generator,
+        licence=licence(files),
+        **known,
+    )
 
 
 def card_name(family: str, title: str) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from genzoo.cards import Card, Measured
-from genzoo.errors import CardError, OptionError
-from genzoo.files import write_whole
+from genzoo.errors import CardError, OptionError, WeightsError
+from genzoo.files import FULL, write_whole
+from genzoo.spec import parse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +44,7 @@ def save(
         CardError: a model without a card.
         FormatError: a layout that cannot be written, or that cannot hold this model.
         OptionError: samples of a model that makes none from seeds alone.
+        WeightsError: no space left.
     """
     from genzoo.registry import default_zoo
 
@@ -49,21 +52,37 @@ def save(
         raise CardError("this model has no card to be saved with; give it one: model.card = genzoo.Card(...)")
     form: Format = (model.zoo or default_zoo()).find("format", layout)()
     tensors: Mapping[str, Tensor] = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    form.write(model.card, tensors, folder)
-    if samples:
-        from genzoo.images import grid, save_png
+    shown = _samples(model, model.card) if samples else None
+    with _told_full(folder, sum(tensor.nbytes for tensor in tensors.values())):
+        form.write(model.card, tensors, folder)
+        if shown is not None:
+            from genzoo.images import save_png
 
-        try:
-            images = model.generate(range(SHOWN))
-        except OptionError as error:
-            raise OptionError(
-                f"no samples of {model.card.name}: {error}; or leave them out, with --no-samples"
-            ) from None
-        save_png(folder / SAMPLES, grid(images, columns=8))
-    write_whole(
-        folder / README, readme(model.card, layout, f"hf:{repo}" if repo else f"./{folder.name}", samples=samples)
-    )
+            save_png(folder / SAMPLES, shown)
+        name = f"hf:{repo}" if repo else f"./{folder.name}"
+        write_whole(folder / README, readme(model.card, layout, name, samples=samples))
     return folder
+
+
+def _samples(model: Generator, card: Card) -> Tensor:
+    """The picture of samples that a model card shows."""
+    from genzoo.images import grid
+
+    try:
+        return grid(model.generate(range(SHOWN)), columns=8)
+    except OptionError as error:
+        raise OptionError(f"no samples of {card.name}: {error}; or leave them out, with --no-samples") from None
+
+
+@contextlib.contextmanager
+def _told_full(folder: Path, needed: int) -> Iterator[None]:
+    """A full disk inside the block is an error that says what is needed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise WeightsError(f"{error.filename or folder}: no space left; the weights take {needed} bytes") from None
 
 
 def push(
@@ -82,7 +101,7 @@ def push(
     Args:
         model: one with a card.
         repo_id: ``owner/name``; made if it is not there.
-        private: of a new repository; by default as the owner's settings say.
+        private: of a new repository; by default as the owner's settings say. One that is there stays as it is.
         token: one that may write; by default the stored one.
         create_pr: propose the change rather than make it.
         layout, samples: see ``save``.
@@ -101,8 +120,7 @@ def push(
         folder = save(model, Path(name), layout=layout, samples=samples, repo=place.repo)
         with explained(place, access):
             api = HfApi(endpoint=endpoint, token=token, library_name="genzoo")
-            if not create_pr:
-                api.create_repo(place.repo, private=private, exist_ok=True)
+            api.create_repo(place.repo, private=private, exist_ok=True)
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             done = api.create_commit(
                 place.repo,
@@ -152,27 +170,39 @@ def family(card: Card) -> type[Generator]:
 
 
 def _usage(card: Card, layout: str, name: str) -> str:
-    labels = f", labels={card.classes[0]!r}" if card.classes else ""
-    usage = family(card).usage.format(labels=labels, shape=", ".join(map(str, card.shape)))
+    asked: dict[str, Any] = {"labels": card.classes[0]} if card.classes else {}
+    if layout == "diffusers":
+        # That layout has no place for the card's options.
+        asked |= {"steps": 50, "scheduler": "ddim", **card.options}
+    given = "".join(f", {option}={value!r}" for option, value in asked.items())
+    usage = family(card).usage.format(labels=given, shape=", ".join(map(str, card.shape)))
     lines = ["import torch"] if "torch." in usage else []
     lines += ["import genzoo", "", f"model = genzoo.load({name!r})", usage]
     text = "```python\n" + "\n".join(lines) + "\n```\n"
-    if layout == "diffusers":
-        kind = "DDPMPipeline" if str(card.options.get("scheduler", "ddim")).startswith("ddpm") else "DDIMPipeline"
-        more = (
-            ""
-            if kind == "DDPMPipeline"
-            or (":" in str(card.options.get("scheduler", "")) and "clip=" in str(card.options["scheduler"]))
-            else ", use_clipped_model_output=True"
-        )
-        steps = card.options.get("steps", 50)
+    # Pipelines of that library have no argument for labels.
+    if layout == "diffusers" and not card.config.get("num_classes"):
+        kind, arguments = _pipeline(card)
         text += (
             f"or with the same pixels\n\n```python\nimport torch\nfrom diffusers import {kind}\n\n"
             f"seeds = [torch.Generator().manual_seed(seed) for seed in range(8)]\n"
             f"images = {kind}.from_pretrained({name.removeprefix('hf:')!r})(\n"
-            f"    8, generator=seeds, num_inference_steps={steps}{more}\n).images\n```\n"
+            f"    8, generator=seeds, {arguments}\n).images\n```\n"
         )
     return text
+
+
+def _pipeline(card: Card) -> tuple[str, str]:
+    """The pipeline of the diffusers library that walks as the card does, and how it is called."""
+    scheduler, options = parse(str(card.options.get("scheduler", "ddim")), "scheduler")
+    arguments = [f"num_inference_steps={card.options.get('steps', 50)}"]
+    if scheduler == "ddpm":
+        return "DDPMPipeline", arguments[0]
+    if options.get("eta"):
+        arguments.append(f"eta={options['eta']}")
+    # Clipped by the model, and not as that library does it by itself.
+    if card.config.get("clip", 1.0) is not None and "clip" not in options:
+        arguments.append("use_clipped_model_output=True")
+    return "DDIMPipeline", ", ".join(arguments)
 
 
 def _results(results: tuple[Measured, ...]) -> str:

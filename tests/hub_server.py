@@ -49,7 +49,10 @@ class Repo:
 
 @dataclass
 class Fault:
-    """What goes wrong for requests whose path matches: a status, or the name of a misbehaviour."""
+    """What goes wrong for requests whose path matches.
+
+    A status, the name of a misbehaviour, ``to:`` and the address that it leads to, or ``says:`` and the answer's body.
+    """
 
     pattern: str
     what: int | str
@@ -131,6 +134,10 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.error(fault.what, fault.code)
             elif fault.what == "loop":
                 self.answer(302, b"", {"Location": self.path})
+            elif fault.what.startswith("says:"):
+                self.answer(200, fault.what.removeprefix("says:").encode(), {"Content-Type": "application/json"})
+            elif fault.what.startswith("to:"):
+                self.answer(302, b"", {"Location": fault.what.removeprefix("to:") + self.path, **headers})
             elif fault.what == "redirect":
                 self.answer(307, b"", {"Location": self.path.replace("/resolve/", "/moved/resolve/"), **headers})
             elif fault.what == "stall":
@@ -201,7 +208,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 if name in hub.repos:
                     self.json({"error": "exists", "url": f"{hub.endpoint}/{name}"}, 409)
                     return
-                hub.repos[name] = Repo(private=None)
+                sender = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+                hidden = wanted.get("private") or wanted.get("visibility") == "private"
+                hub.repos[name] = Repo(private=sender if hidden else None)
                 hub.repos[name].commit({".gitattributes": b""})
                 self.json({"url": f"{hub.endpoint}/{name}", "name": name})
             elif path == "/api/validate-yaml":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import warnings
@@ -18,10 +19,21 @@ from torch import Tensor
 from genzoo.errors import CardError, GenzooError, WeightsError
 from genzoo.formats import FormatError, LocalFiles, recognise
 from genzoo.registry import default_zoo
+from genzoo_plugins.formats.keys import Keys
+from genzoo_plugins.formats.samplers import SAMPLERS
+from genzoo_plugins.formats.sampling import read_scheduler
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
+    import diffusers
+    from diffusers import (
+        DDIMPipeline,
+        DDIMScheduler,
+        DDPMPipeline,
+        DDPMScheduler,
+        DPMSolverMultistepScheduler,
+        UNet2DModel,
+    )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +70,7 @@ MNIST: dict[str, Any] = {
     "down_block_types": ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
     "up_block_types": ["AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
 }
-DDPM, DDIM = DDPMScheduler, DDIMScheduler
+DDPM, DDIM, DPM = DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler
 
 #: name -> (network, scheduler class, its settings, steps, options of the pipeline).
 CASES: dict[str, tuple[dict[str, Any], Any, dict[str, Any], int, dict[str, Any]]] = {
@@ -110,6 +122,10 @@ CASES: dict[str, tuple[dict[str, Any], Any, dict[str, Any], int, dict[str, Any]]
     "ddim clip to 3": (TINY, DDIM, {"clip_sample_range": 3.0}, 10, {}),
     "ddim corrected": (TINY, DDIM, {}, 10, {"use_clipped_model_output": True}),
     "ddim trailing": (TINY, DDIM, {"timestep_spacing": "trailing"}, 10, {}),
+    "ddim trailing, uneven": (TINY, DDIM, {"timestep_spacing": "trailing"}, 7, {}),
+    "ddim linspace": (TINY, DDIM, {"timestep_spacing": "linspace"}, 10, {}),
+    "ddim linspace, uneven": (TINY, DDIM, {"timestep_spacing": "linspace"}, 13, {"eta": 0.5}),
+    "ddim linspace, last alpha": (TINY, DDIM, {"timestep_spacing": "linspace", "set_alpha_to_one": False}, 9, {}),
     "ddim v": (TINY, DDIM, {"prediction_type": "v_prediction"}, 10, {}),
     "ddim x0": (TINY, DDIM, {"prediction_type": "sample"}, 10, {}),
     "ddim last alpha": (TINY, DDIM, {"set_alpha_to_one": False}, 10, {}),
@@ -135,6 +151,14 @@ CASES: dict[str, tuple[dict[str, Any], Any, dict[str, Any], int, dict[str, Any]]
         10,
         {},
     ),
+    "dpm-solver": (TINY, DPM, {"beta_end": 0.002}, 11, {}),
+    "dpm-solver of order 1": (TINY, DPM, {"beta_end": 0.002, "solver_order": 1}, 11, {}),
+    "dpm-solver of order 3": (TINY, DPM, {"beta_end": 0.002, "solver_order": 3}, 20, {}),
+    "dpm-solver leading": (TINY, DPM, {"beta_end": 0.002, "timestep_spacing": "leading", "steps_offset": 1}, 20, {}),
+    "dpm-solver trailing": (TINY, DPM, {"beta_end": 0.002, "timestep_spacing": "trailing"}, 7, {}),
+    "dpm-solver heun v": (TINY, DPM, {"solver_type": "heun", "prediction_type": "v_prediction"}, 9, {}),
+    "dpm-solver to the end": (TINY, DPM, {"beta_end": 0.002, "lower_order_final": False}, 9, {}),
+    "dpm-solver sde": (TINY, DPM, {"beta_end": 0.002, "algorithm_type": "sde-dpmsolver++"}, 9, {}),
     "oblong": ({**TINY, "sample_size": [8, 16]}, DDIM, {}, 5, {}),
     "two channels": ({**TINY, "in_channels": 2, "out_channels": 2}, DDPM, {}, 5, {}),
     "fourier": ({**TINY, "time_embedding_type": "fourier"}, DDPM, {"steps_offset": 1}, 5, {}),
@@ -156,7 +180,7 @@ def make_network(config: dict[str, Any], seed: int = 0) -> UNet2DModel:
 
 
 def save_pipeline(folder: Path, config: dict[str, Any], kind: Any, settings: dict[str, Any]) -> Any:
-    pipeline = (DDPMPipeline if kind is DDPMScheduler else DDIMPipeline)(make_network(config), kind(**settings))
+    pipeline = (DDIMPipeline if kind is DDIMScheduler else DDPMPipeline)(make_network(config), kind(**settings))
     pipeline.save_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -208,6 +232,44 @@ def test_pixels_are_those_of_the_original_pipeline(tmp_path: Path, name: str) ->
 
 def test_many_cases_are_tried() -> None:
     assert len(CASES) >= 20
+
+
+def test_every_key_of_a_scheduler_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the library's class reads is asked for, whatever other classes' keys stand in the file."""
+    asked: list[Keys] = []
+    real = Keys.finish
+    monkeypatch.setattr(Keys, "finish", lambda keys: asked.append(keys) or real(keys))
+    everything: dict[str, Any] = {}
+    own: dict[str, dict[str, Any]] = {}
+    for name in (name for name in dir(diffusers) if name.endswith("Scheduler") and not name.startswith("Flax")):
+        kind: Any = getattr(diffusers, name)
+        with contextlib.suppress(ImportError, TypeError):
+            own[name] = {k: v for k, v in kind().config.items() if not k.startswith("_")}
+            if "beta_start" in own[name]:
+                everything |= own[name]
+    # Those take effect together with another key, which is refused.
+    idle = {"dynamic_thresholding_ratio", "sample_max_value", "flow_shift", "time_shift_type"}
+    for name in SAMPLERS:
+        settings = {**everything, **own[name], **({"skip_prk_steps": True} if name == "PNDMScheduler" else {})}
+        read_scheduler({"_class_name": name, **settings}, "file")
+        assert set(own[name]) <= asked[-1].seen | idle, name
+        with pytest.raises(FormatError, match="use_magic: not known here"):
+            read_scheduler({"_class_name": name, **settings, "use_magic": 1}, "file")
+    # As the files of Stable Diffusion 2.1 have it, whose conversion left another class's key behind.
+    read = read_scheduler({"_class_name": "DDIMScheduler", "skip_prk_steps": True, "clip_sample": False}, "file")
+    assert read.scheduler == "ddim"
+
+
+def test_a_pipeline_makes_its_own_scheduler_of_the_file(tmp_path: Path) -> None:
+    """The library's DDIMPipeline walks by DDIM, whatever class its folder names."""
+    save_pipeline(tmp_path, TINY, DDPM, {})
+    edit(tmp_path / "model_index.json", lambda index: index.update(_class_name="DDIMPipeline"))
+    pipeline = DDIMPipeline.from_pretrained(tmp_path)
+    pipeline.set_progress_bar_config(disable=True)
+    model = default_zoo().load(str(tmp_path))
+    assert model.card is not None
+    assert model.card.options == {"steps": 50, "scheduler": "ddim:clip=1.0"}
+    assert float((model.generate([1, 2], steps=10) - pictures(pipeline, [1, 2], 10)).abs().max()) < 1e-4
 
 
 def test_ddim_of_a_folder_that_says_ddpm(tmp_path: Path) -> None:
@@ -335,9 +397,11 @@ def test_half_precision_and_shards(folder: Path) -> None:
     index.write_text(json.dumps({"weight_map": {k: v for k, v in places.items() if k != moved}}))
     with pytest.raises(FormatError, match="is not where"):
         _draw(folder)
-    index.write_text(json.dumps({"weight_map": {**places, moved: "../../etc/passwd"}}))
-    with pytest.raises(FormatError, match="missing"):
-        _draw(folder)
+    for elsewhere in ("../../etc/passwd", "/etc/passwd", "./" + lost.name, lost.name.upper(), "x\n\x1b[31m"):
+        index.write_text(json.dumps({"weight_map": {**places, moved: elsewhere}}))
+        with pytest.raises(FormatError, match="missing") as caught:
+            _draw(folder)
+        assert str(caught.value).isprintable()
 
     for file in path.parent.glob("*.safetensors*"):
         file.unlink()
@@ -370,7 +434,21 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "other scheduler": ("scheduler", {"_class_name": "PNDMScheduler"}, "PNDMScheduler"),
     "consistency": ("scheduler", {"_class_name": "CMStochasticIterativeScheduler"}, "CMStochastic"),
-    "ddim between times": ("scheduler", {"_class_name": "DDIMScheduler", "timestep_spacing": "linspace"}, "linspace"),
+    "a scheduler that scales": ("scheduler", {"_class_name": "EulerDiscreteScheduler"}, "Euler.*DDIMScheduler"),
+    "a class that is no word": ("scheduler", {"_class_name": ["x"]}, "_class_name"),
+    "karras": ("scheduler", {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}, "use_karras"),
+    "the first noisy level": (
+        "scheduler",
+        {"_class_name": "DPMSolverMultistepScheduler", "final_sigmas_type": "sigma_min"},
+        "final_sigmas_type",
+    ),
+    "the older solver": (
+        "scheduler",
+        {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"},
+        "algorithm_type: 'dpmsolver' of solver_order 2",
+    ),
+    "a predictor of eps": ("scheduler", {"_class_name": "UniPCMultistepScheduler", "predict_x0": False}, "predict_x0"),
+    "infinity where it may not be": ("scheduler", {"beta_end": float("inf")}, "beta_end|must be plain data"),
     "eps of pure noise": ("scheduler", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
     "old prediction": ("scheduler", {"predict_epsilon": False}, "predict_epsilon"),
     "unknown prediction": ("scheduler", {"prediction_type": "flow"}, "prediction_type: 'flow'"),
@@ -378,6 +456,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "unknown key": ("scheduler", {"use_magic": 1}, "use_magic"),
     "steps as text": ("scheduler", {"num_train_timesteps": "1000"}, "num_train_timesteps"),
     "steps as truth": ("scheduler", {"num_train_timesteps": True}, "num_train_timesteps"),
+    "offset below 0": ("scheduler", {"steps_offset": -1}, "steps_offset: -1"),
+    "offset beyond any": ("scheduler", {"steps_offset": 10**30}, "steps_offset"),
     "no steps": ("scheduler", {"num_train_timesteps": 0}, "steps"),
     "endless steps": ("scheduler", {"num_train_timesteps": 10**12}, "steps"),
     "betas reversed": ("scheduler", {"beta_start": 0.5, "beta_end": 0.1}, "beta_start"),

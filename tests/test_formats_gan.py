@@ -217,6 +217,10 @@ def test_shared_and_nested_tensors_are_written_out(tmp_path: Path) -> None:
     assert set(load_file(tmp_path / "d.safetensors")) == {"a", "b"}
     with pytest.raises(ConvertError, match="under 'z'"):
         convert(tmp_path / "c.pt", tmp_path / "e.safetensors", key="z")
+    torch.save({"a": {"b": base}, "a.b": base + 1}, tmp_path / "two.pt")
+    with pytest.raises(ConvertError, match=r"two tensors that would both be named 'a\.b'"):
+        convert(tmp_path / "two.pt", tmp_path / "e.safetensors")
+    assert not (tmp_path / "e.safetensors").exists()
 
 
 def test_no_other_module_reads_a_checkpoint_of_torch() -> None:

@@ -15,7 +15,14 @@ from genzoo.registry import default_zoo
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from diffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler, UNet2DConditionModel
+    from diffusers import (
+        DDIMScheduler,
+        DDPMScheduler,
+        DPMSolverMultistepScheduler,
+        PNDMScheduler,
+        UNet2DConditionModel,
+        UniPCMultistepScheduler,
+    )
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +71,9 @@ SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "ddpm": (DDPMScheduler, {"clip_sample": False}),
     "pndm": (PNDMScheduler, {"skip_prk_steps": True, "steps_offset": 1, "set_alpha_to_one": False}),
+    "dpm-solver": (DPMSolverMultistepScheduler, {}),
+    "unipc": (UniPCMultistepScheduler, {"timestep_spacing": "leading", "steps_offset": 1}),
+    "unipc of order 3": (UniPCMultistepScheduler, {"solver_order": 3}),
 }
 
 
@@ -154,6 +164,9 @@ def test_it_says_how_it_is_asked(tmp_path: Path) -> None:
         model.latents([1], tokens(1, 1), guidance=2.0, steps=2)
     with pytest.raises(OptionError, match="give 1 or more"):
         model.latents([1], tokens(1, 1), batch=0)
+    for inapplicable, message in (({"labels": 3}, "takes no labels"), ({"stepz": 2}, "did you mean 'steps'")):
+        with pytest.raises(OptionError, match=message):
+            model.latents([1], tokens(1, 1), **inapplicable)
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {

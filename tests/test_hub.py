@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import time
 import types
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +18,12 @@ import pytest
 import small
 import torch
 from hub_server import Fault, Hub, closed_port
+from mounts import read_only, small_disk
 
 import genzoo.hub.files
 from genzoo.cards import Card
 from genzoo.errors import WeightsError
-from genzoo.formats import FormatError, recognise
+from genzoo.formats import FormatError, LocalFiles, recognise
 from genzoo.hub import HubError, Lock, Place, pull, verify
 from genzoo.registry import default_zoo
 from genzoo.tensors import write
@@ -36,7 +40,6 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing of the user's: no cache, no token, no patience."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.4)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_ETAG_TIMEOUT", 0.4)
-    monkeypatch.setattr(genzoo.hub.files, "TIMEOUT", 0.4)
     monkeypatch.setattr(huggingface_hub.file_download, "_ETAG_RETRY_TIMEOUT", 0.4)
     patient = types.SimpleNamespace(**{**vars(huggingface_hub.file_download.time), "sleep": lambda seconds: None})
     monkeypatch.setattr(huggingface_hub.file_download, "time", patient)
@@ -74,6 +77,13 @@ def ask(hub: Hub | str, name: str = "hf:me/small", **more: Any) -> genzoo.hub.Hu
 
 def load(files: genzoo.hub.HubFiles) -> Card:
     return recognise(default_zoo(), files)[0]
+
+
+def everything(hub: Hub) -> Card:
+    """The model of a repository, and its README besides."""
+    files = ask(hub, token=TOKEN)
+    assert files.text("README.md")
+    return load(files)
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -195,6 +205,9 @@ LOCKS: list[Any] = [
     {"version": 1, "entries": {"a/b@main": {**ENTRY, "names": {"../x": ""}}}},
     {"version": 1, "entries": {"a/b@main": {**ENTRY, "names": ["x"]}}},
     {"version": 1, "entries": {"a/b@main": {**ENTRY, "files": {"x": "y"}}}},
+    {"version": 1, "entries": {"a/b@main": {**ENTRY, "files": {"../../x": "0" * 64}}}},
+    {"version": 1, "entries": {"a/b@main": {**ENTRY, "files": {"x\x1b[31m": "0" * 64}}}},
+    {"version": 1, "entries": {"a/\x1b[31m@main": ENTRY}},
 ]
 
 
@@ -241,6 +254,114 @@ def test_what_another_program_fetched_is_used_offline(hub: Hub, model: dict[str,
     assert load(ask(closed_port())).name == "diffusion.small"  # asked in vain, then the cache
 
 
+def test_a_cache_that_may_only_be_read_is_used(hub: Hub, model: dict[str, bytes]) -> None:
+    """Another's cache, as a mounted volume: with its lock file, without one, and with one in the working folder."""
+    hub.repo("me/small", model)
+    load(ask(hub))
+    with read_only(Path("cache")):
+        assert load(ask(closed_port())).name == "diffusion.small"
+        assert load(ask(hub, local_files_only=True)).name == "diffusion.small"
+        with pytest.raises(HubError, match="cannot be written") as caught:
+            ask(hub).path("README.md")
+        assert caught.value.cause == "disk"
+    Path("cache/genzoo.lock").unlink()
+    with read_only(Path("cache")):
+        for offline in (True, False):
+            files = ask(hub, local_files_only=offline)
+            with pytest.warns(UserWarning, match="not pinned"):
+                assert load(files).name == "diffusion.small"
+            assert not files.lock.kept
+        Path("genzoo.lock").touch()
+        assert load(ask(hub)).name == "diffusion.small"
+        entry = json.loads(Path("genzoo.lock").read_text())["entries"]["me/small@main"]
+        assert set(entry["files"]) == {"config.json", "model.safetensors"}
+    blob = ask(hub).path("config.json").resolve()
+    blob.write_bytes(blob.read_bytes() + b" ")
+    with read_only(Path("cache")), pytest.raises(HubError, match="cannot be put aside") as caught:
+        load(ask(hub))
+    assert caught.value.cause == "changed"
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_disk_without_space_is_told_with_what_is_needed(
+    hub: Hub, model: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repo("me/small", model)
+    files = ask(hub)
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def download(*args: Any, **more: Any) -> None:
+        warnings.warn("Not enough free disk space to download the file.", stacklevel=1)
+        raise full
+
+    monkeypatch.setattr(genzoo.hub.files, "hf_hub_download", download)
+    with pytest.raises(HubError, match=f"no space left.*config.json needs {len(model['config.json'])} bytes") as caught:
+        load(files)
+    assert caught.value.cause == "disk"
+
+
+def test_a_full_disk_leaves_what_was_there(hub: Hub, model: dict[str, bytes]) -> None:
+    hub.repo("me/small", model)
+    size = len(model["model.safetensors"])
+    with small_disk(Path("cache"), "150k"):
+        with pytest.raises(HubError, match=f"no space left in .*cache .model.safetensors needs {size} bytes") as caught:
+            load(ask(hub))
+        assert caught.value.cause == "disk"
+        before = Path("cache/genzoo.lock").read_bytes()
+        with pytest.raises(HubError, match="no space left"):
+            load(ask(hub))
+        assert Path("cache/genzoo.lock").read_bytes() == before
+        assert ask(hub, local_files_only=True).text("config.json").encode() == model["config.json"]
+        assert not [path for path in Path("cache").rglob("*") if path.name.endswith(".part")]
+
+
+def test_contents_that_all_repositories_share(hub: Hub, model: dict[str, bytes]) -> None:
+    """The Hub's client keeps one copy of a large file's content beside the repositories, and links to it."""
+    hub.repo("me/small", model)
+    path = ask(hub).path("model.safetensors")
+    load(ask(hub))
+    blob = Path("cache/models--me--small/blobs") / os.path.basename(os.readlink(path))
+    store = Path("cache/blobs/ab").absolute()
+    store.mkdir(parents=True)
+    blob.rename(store / ("ab" * 32))
+    blob.symlink_to(Path("../../blobs/ab") / ("ab" * 32))
+    assert path.resolve() == store / ("ab" * 32)
+    assert load(ask(hub)).name == "diffusion.small"
+    assert load(ask(hub, local_files_only=True)).name == "diffusion.small"
+    assert recognise(default_zoo(), LocalFiles(path.parent))[0].name == "diffusion.small"
+    shared = store / ("ab" * 32)
+    shared.write_bytes(b"x" + shared.read_bytes()[1:])
+    with pytest.raises(HubError, match="put aside"):
+        load(ask(hub))
+    assert load(ask(hub)).name == "diffusion.small"
+
+
+def test_other_programs_find_what_was_pulled(hub: Hub, model: dict[str, bytes]) -> None:
+    hub.repo("me/small", model)
+    load(ask(hub))
+    found = huggingface_hub.try_to_load_from_cache("me/small", "config.json", cache_dir="cache")
+    assert found is not None
+    assert Path(str(found)).read_bytes() == model["config.json"]
+    Path("cache/genzoo.lock").unlink()
+    assert load(ask(closed_port(), local_files_only=True)).name == "diffusion.small"
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_download_shows_its_progress_on_a_terminal(
+    hub: Hub, model: dict[str, bytes], shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.repo("me/small", model)
+    files = ask(hub)
+    huggingface_hub.utils.enable_progress_bars()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: shown)
+    files.path("model.safetensors")
+    said = capsys.readouterr()
+    assert not said.out
+    assert ("model.safetensors: 100%" in said.err) == shown
+    files.path("model.safetensors")
+    assert capsys.readouterr().err == ""
+
+
 # -- one that does not -------------------------------------------------------------------------------------------------
 
 #: kind -> (fault, the cause that must be told)
@@ -277,11 +398,12 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "loop of the body": (Fault("X", "loop", method="GET"), "redirect"),
 }
 WHERE = {"listing": "/api/models/", "settings": "/config.json$", "weights": "/model.safetensors$"}
+WHERE |= {"text": "/README.md$"}
 #: A listing has no size and no digest of its own to compare with, so these faults say nothing there.
 NOT_IN_A_LISTING = {"long", "short", "corrupt", "same size page"}
 FAST = {"401", "403 gated", "429", "503", "html", "corrupt", "loop", "short", "404 no file"}
 CASES = [
-    pytest.param(kind, where, marks=() if kind in FAST and where != "settings" else pytest.mark.slow)
+    pytest.param(kind, where, marks=() if kind in FAST and where in ("listing", "weights") else pytest.mark.slow)
     for kind in FAULTS
     for where in WHERE
     if where != "listing" or kind not in NOT_IN_A_LISTING
@@ -297,14 +419,19 @@ def test_every_fault_is_told_and_leaves_nothing_wrong(
     fault, cause = FAULTS[kind]
     hub.faults = [Fault(WHERE[where], fault.what, fault.method, fault.code)]
     with pytest.raises(HubError) as caught:
-        load(ask(hub, token=TOKEN))
+        everything(hub)
     message = str(caught.value)
     assert caught.value.cause == cause, message
     assert "hf:me/small" in message
     assert message.isprintable()
     assert TOKEN not in message + caplog.text
     hub.faults = []
-    assert load(ask(hub, token=TOKEN)).name == "diffusion.small"
+    assert everything(hub).name == "diffusion.small"
+
+
+def test_ninety_faults_of_files_are_tried() -> None:
+    assert len(FAULTS) == 30
+    assert sum(case.values[1] != "listing" for case in CASES) == 90
 
 
 def test_a_hub_that_stalls_is_given_up_soon(hub: Hub, model: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,6 +462,8 @@ def test_a_redirect_is_followed(hub: Hub, model: dict[str, bytes]) -> None:
 def test_a_passing_fault_is_overcome(hub: Hub, model: dict[str, bytes]) -> None:
     hub.repo("me/small", model)
     hub.faults = [Fault(r"/model\.safetensors$", "short", method="GET", times=2)]
+    hub.faults += [Fault(where, "reset", method="HEAD", times=1) for where in WHERE.values()]
+    hub.faults.append(Fault(WHERE["listing"], "reset", times=1))
     assert load(ask(hub)).name == "diffusion.small"
 
 
@@ -459,3 +588,83 @@ def _race(hub: Hub, rounds: int) -> None:
 def test_two_processes_pull_one_model(hub: Hub, model: dict[str, bytes]) -> None:
     hub.repo("me/small", model)
     _race(hub, 50)
+
+
+# -- hostile ones ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("method", [None, "GET"])
+def test_a_redirect_elsewhere_takes_no_token_along(
+    hub: Hub, model: dict[str, bytes], where: str, method: str | None
+) -> None:
+    hub.repo("me/small", model)
+    with Hub() as other:
+        other.repo("me/small", model)
+        hub.faults = [Fault(WHERE[where], f"to:{other.endpoint}", method=method)]
+        assert everything(hub).name == "diffusion.small"
+        assert other.log
+        assert not any(auth and TOKEN in auth for _, _, auth in other.log)
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("scheme", ["file://", "gopher://x"])
+def test_a_redirect_out_of_the_web_is_not_followed(hub: Hub, model: dict[str, bytes], where: str, scheme: str) -> None:
+    hub.repo("me/small", model)
+    hub.faults = [Fault(WHERE[where], f"to:{scheme}")]
+    with pytest.raises(HubError, match="not of the web") as caught:
+        everything(hub)
+    assert caught.value.cause == "redirect"
+
+
+@pytest.mark.parametrize("token", [TOKEN + "\nx", TOKEN + "\x00", TOKEN + "\u00fc"])
+def test_a_token_that_cannot_be_sent_is_not_shown(hub: Hub, token: str) -> None:
+    with pytest.raises(HubError, match="the token holds characters") as caught:
+        ask(hub, token=token)
+    assert caught.value.cause == "unauthorised"
+    assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("body", ["{}", "[]", "null", "7", '{"id": 7}', '{"id": "me/small", "siblings": [1]}', "{", ""])
+def test_a_listing_that_is_none_is_an_answer_of_somebody_else(hub: Hub, body: str) -> None:
+    hub.faults = [Fault(WHERE["listing"], f"says:{body}")]
+    with pytest.raises(HubError) as caught:
+        ask(hub)
+    assert caught.value.cause == "answer"
+
+
+@pytest.mark.parametrize("part", ["snapshots", "blobs"])
+def test_a_folder_of_the_cache_that_leads_elsewhere(hub: Hub, model: dict[str, bytes], part: str) -> None:
+    """The right bytes, but not where only the cache's owner could put them."""
+    hub.repo("me/small", model)
+    files = ask(hub)
+    load(files)
+    home = Path("cache/models--me--small")
+    folder = home / part / files.listing.commit if part == "snapshots" else home / part
+    folder.rename("outside")
+    if part == "snapshots":
+        for name in ("config.json", "model.safetensors"):
+            Path("outside", name).unlink()
+            Path("outside", name).write_bytes(model[name])
+    folder.symlink_to(Path("outside").absolute())
+    with pytest.raises(WeightsError, match="leaves the cache"):
+        load(ask(hub))
+
+
+def test_a_snapshot_is_listed_without_following_its_links(hub: Hub, model: dict[str, bytes]) -> None:
+    hub.repo("me/small", model)
+    files = ask(hub)
+    load(files)
+    snapshot = files.path("config.json").parent
+    (snapshot / "root").symlink_to("/")
+    (snapshot / "loop").symlink_to(snapshot)
+    (snapshot / "x\x1b[31m").write_bytes(b"x")
+    os.mkfifo(snapshot / "pipe")
+    Path("cache/genzoo.lock").unlink()
+    offline = ask(hub, local_files_only=True)
+    assert set(offline.names) == {"config.json", "model.safetensors"}
+    for ref in ("../../../../../etc/passwd", "", "x" * 1000):
+        Path("cache/models--me--small/refs/main").write_text(ref)
+        Path("cache/genzoo.lock").unlink(missing_ok=True)
+        with pytest.raises(HubError, match="not in the cache"):
+            ask(hub, local_files_only=True)

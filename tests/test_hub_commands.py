@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +18,7 @@ import torch
 from hub_server import Fault, Hub, closed_port
 from small import apart, small_card
 
+from genzoo import hub as genzoo_hub
 from genzoo.publish import push as upload
 from genzoo.registry import default_zoo
 from genzoo.weights import build
@@ -34,6 +40,7 @@ def _hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def genzoo(endpoint: str, *words: str, code: int = 0, **environment: str) -> str:
     """What a command says; a failure must be one line of error, without the token."""
     given = {"HF_ENDPOINT": endpoint, "HF_HOME": str(Path("home").absolute()), "HF_TOKEN": TOKEN, **environment}
+    given["HF_HUB_DOWNLOAD_TIMEOUT"] = "120"  # nothing stalls here, however busy the machine
     done = subprocess.run(
         [sys.executable, "-m", "genzoo", *words],
         capture_output=True,
@@ -67,10 +74,46 @@ def test_a_model_goes_there_and_back(hub: Hub) -> None:
     assert Path("b.png").stat().st_size > 0
     fetched = [path for method, path, _ in hub.log if method == "GET" and path.endswith(".safetensors")]
     assert len(fetched) == 1
+    # So is the example of its model card.
+    text = genzoo_hub.pull("hf:me/small", endpoint=hub.endpoint, cache_dir="home/hub").text("README.md")
+    code = text.split("```python\n")[1].split("```")[0] + "\nassert images.shape == (8, 3, 8, 8)\n"
+    environment = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(Path("home").absolute())}
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **environment})
     assert "files are as they were pinned" in genzoo(hub.endpoint, "verify")
     assert "hf:me/small" in genzoo(hub.endpoint, "cache", "list")
+    assert "in all" in genzoo(hub.endpoint, "cache", "size")
+    assert "MB  hf:me/small" in genzoo(hub.endpoint, "cache", "size", "hf:me/small")
+    assert "whole repositories" in genzoo(hub.endpoint, "cache", "size", "hf:me/small@v1", code=2)
+    assert "installed already" in genzoo(hub.endpoint, "pull", "ddpm.fashion-mnist", code=2)
+    kept = [path for path in Path().rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+    assert not kept
     assert "freed" in genzoo(hub.endpoint, "cache", "remove", "hf:me/small")
     assert "hf:me/small" not in genzoo(hub.endpoint, "cache", "list")
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_a_download_shows_its_progress_where_somebody_looks(hub: Hub, disabled: bool) -> None:
+    """On standard error if that is a terminal, and never on standard output."""
+    made = build(default_zoo(), small_card(options={"steps": 2})).eval()
+    upload(made, "me/small", endpoint=hub.endpoint, token=TOKEN, samples=False)
+    theirs, ours = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    environment = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(Path("home").absolute())}
+    environment |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1"} if disabled else {}
+    command = [sys.executable, "-m", "genzoo", "pull", "hf:me/small"]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=ours, env={**os.environ, **environment}, check=True, text=True
+    )
+    os.close(ours)
+    said = b""
+    with contextlib.suppress(OSError):  # a terminal that nobody writes to any more ends so
+        while more := os.read(theirs, 65536):
+            said += more
+    os.close(theirs)
+    assert "%" not in done.stdout
+    assert "\r" not in done.stdout
+    assert (b"model.safetensors: 100%" in said) != disabled
+    assert not disabled or not said
 
 
 def test_what_does_not_fit_is_found_by_pull(hub: Hub) -> None:

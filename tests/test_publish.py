@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from click.testing import CliRunner
 from hub_server import Hub
+from mounts import read_only, small_disk
 from PIL import Image
 from safetensors.torch import load_file
 from small import NETWORK, apart, small_card
@@ -18,13 +21,14 @@ from tiny import image_folder, recipe_text
 
 import genzoo.cli.hub
 from genzoo.cards import Card
-from genzoo.errors import CardError, GenzooError, OptionError
+from genzoo.convert import ConvertError, convert
+from genzoo.errors import CardError, GenzooError, OptionError, WeightsError
 from genzoo.formats import FormatError, recognise
 from genzoo.generator import Generator
 from genzoo.hub import HubError, pull
 from genzoo.publish import push, readme, save
 from genzoo.registry import default_zoo
-from genzoo.tensors import read_header
+from genzoo.tensors import read_header, write
 from genzoo.train import read_recipe, train
 from genzoo.weights import assign, build
 
@@ -86,7 +90,17 @@ def test_saved_and_loaded_are_the_same(tmp_path: Path) -> None:
     loaded.save_pretrained(tmp_path / "again")
     first, second = (tmp_path / f / "model.safetensors" for f in ("out", "again"))
     assert first.read_bytes() == second.read_bytes()
-    assert read_header(first).metadata["genzoo.card"]
+    inside = read_header(first).metadata["genzoo.card"]
+    # A card inside that pins another file is not believed.
+    pin = {"file": "other.safetensors", "sha256": "0" * 64, "size": 7}
+    write(
+        tmp_path / "lie.safetensors",
+        made.state_dict(),
+        {"genzoo.card": json.dumps(json.loads(inside) | {"weights": pin})},
+    )
+    lying = default_zoo().load(str(tmp_path / "lie.safetensors"))
+    assert lying.card is not None
+    assert lying.card.weights is None
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
@@ -97,6 +111,28 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(raw)
     with pytest.raises(GenzooError, match="changed"):
         default_zoo().load(str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("layout", ["genzoo", "diffusers"])
+def test_a_full_disk_leaves_the_model_that_was_there(tmp_path: Path, layout: str) -> None:
+    made, folder = model(), tmp_path / "disk" / "out"
+    size = sum(tensor.nbytes for tensor in made.state_dict().values())
+    with small_disk(tmp_path / "disk", "300k"):
+        save(made, folder, layout=layout)
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        (tmp_path / "disk" / "filler").write_bytes(bytes(40_000))
+        with torch.no_grad():
+            next(made.parameters()).mul_(0.5)
+        with pytest.raises(WeightsError, match=rf"safetensors: no space left; the weights take {size} bytes"):
+            save(made, folder, layout=layout)
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+        torch.save({"a": torch.ones(100_000)}, tmp_path / "big.pt")
+        with pytest.raises(ConvertError, match=r"no space left in .*disk; 400000 bytes are needed"):
+            convert(tmp_path / "big.pt", tmp_path / "disk" / "big.safetensors")
+        assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["filler", "out"]
+    with read_only(tmp_path), pytest.raises(OSError, match="Read-only") as caught:
+        save(made, tmp_path / "out")
+    assert str(tmp_path / "out") in str(caught.value.filename)
 
 
 def test_a_model_without_a_card_says_so(tmp_path: Path) -> None:
@@ -136,6 +172,7 @@ EXPORTS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         {"use_clipped_model_output": True},
     ),
     "ddim no clip": ({"clip": None, "schedule": {"beta_end": 0.002}}, "ddim", {}),
+    "ddim linspace": ({}, "ddim:spacing=linspace,stride=even,clip=1.0", {}),
     "ddim end": ({}, "ddim:end=1,offset=1,clip=2.0", {}),
     "ddpm": ({}, "ddpm", {}),
     "ddpm large": ({}, "ddpm:variance=large", {}),
@@ -164,6 +201,29 @@ def test_exported_pixels_are_the_same_in_diffusers_and_back(tmp_path: Path, name
     assert torch.equal(back.generate([3, 4], steps=5, **given), wanted)
 
 
+@pytest.mark.parametrize("scheduler", ["ddim", "ddim:clip=1.0", "ddim:eta=0.5", "ddpm"])
+def test_both_examples_of_an_exported_card_give_the_same_pixels(
+    tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(model(options={"steps": 3, "scheduler": scheduler}), tmp_path / "out", layout="diffusers")
+    text = (tmp_path / "out" / "README.md").read_text()
+    monkeypatch.setattr(DDPMPipeline, "progress_bar", lambda pipeline, steps: steps)
+    monkeypatch.setattr(DDIMPipeline, "progress_bar", lambda pipeline, steps: steps)
+    found = []
+    for code in text.split("```python\n")[1:]:
+        scope: dict[str, Any] = {}
+        exec(compile(code.split("```")[0], "README", "exec"), scope)  # noqa: S102
+        found.append(scope["images"])
+    ours, theirs = found
+    assert len(theirs) == 8
+    for one, picture in zip(ours, theirs, strict=True):
+        pixels = ((one + 1) * 127.5).round().permute(1, 2, 0)
+        assert float((pixels - torch.from_numpy(np.array(picture, dtype=np.float32))).abs().max()) <= 1
+    labelled = {"network": {**NETWORK, "num_class_embeds": 4}, "num_classes": 3}
+    save(model(labelled), tmp_path / "labelled", layout="diffusers")
+    assert "DDIMPipeline" not in (tmp_path / "labelled" / "README.md").read_text()
+
+
 def test_classes_survive_an_export(tmp_path: Path) -> None:
     network = {**NETWORK, "num_class_embeds": 4}
     made = model({"network": network, "num_classes": 3})
@@ -185,6 +245,9 @@ def test_classes_survive_an_export(tmp_path: Path) -> None:
             "patch=2 folds.*strided",
         ),
         ({}, {"scheduler": "ddim:grid=karras"}, "grid"),
+        ({}, {"scheduler": "ddim:spacing=karras"}, "spacing=karras"),
+        ({}, {"scheduler": "ddim:spacing=linspace"}, "stride=even"),
+        ({}, {"scheduler": "ddim:spacing=trailing", "steps": 7}, "stride=even"),
         ({}, {"scheduler": "dpm-solver"}, "dpm-solver"),
     ],
 )
@@ -227,6 +290,23 @@ def test_push_and_pull(tmp_path: Path) -> None:
         push(made, "no repository", samples=False)
 
 
+def test_a_private_repository_stays_private(tmp_path: Path) -> None:
+    """And a proposal makes the repository, where there is none, as the Hub's own client does."""
+    made = model()
+    with Hub() as hub:
+        for create_pr in (False, True):
+            name = f"me/hidden{create_pr}"
+            push(made, name, endpoint=hub.endpoint, token="hf_x", private=True, create_pr=create_pr, samples=False)
+            with pytest.raises(HubError) as caught:
+                pull(f"hf:{name}", endpoint=hub.endpoint, cache_dir=tmp_path / "none", token=False)
+            assert caught.value.cause == "missing"
+            revision = "refs/pr/1" if create_pr else None
+            files = pull(
+                f"hf:{name}", revision=revision, endpoint=hub.endpoint, cache_dir=tmp_path / "cache", token="hf_x"
+            )
+            assert recognise(default_zoo(), files)[0].name == "diffusion.small"
+
+
 def test_examples_of_other_families_work(tmp_path: Path) -> None:
     """What is no generator of images from seeds shows on its card how it is asked instead, and pushes no samples."""
     translator = small_card(
@@ -254,6 +334,7 @@ def test_examples_of_other_families_work(tmp_path: Path) -> None:
         exec(compile(text.split("```python\n")[1].split("```")[0], "README", "exec"), {})  # noqa: S102
         with pytest.raises(OptionError, match="--no-samples"):
             save(made, tmp_path / "other", samples=True)
+        assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow

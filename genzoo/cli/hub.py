@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from genzoo.cli.arguments import optioned
 from genzoo.registry import default_zoo
 
-F = TypeVar("F", bound=Callable[..., Any])
+_CACHE = click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads are kept.")
 
 
-def _reach(command: F) -> F:
+def _reach(command: Callable[..., Any]) -> Any:
     """--cache-dir and --token."""
-    decorators = (
-        click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads are kept."),
-        click.option("--token", help="For private and gated repositories; better is: hf auth login."),
-    )
-    for decorator in reversed(decorators):
-        command = decorator(command)
-    return command
+    token = click.option("--token", help="For private and gated repositories; better is: hf auth login.")
+    return optioned(command, _CACHE, token)
 
 
 @click.command()
@@ -31,16 +27,20 @@ def _reach(command: F) -> F:
 @_reach
 def pull(name: str, revision: str | None, update: bool, cache_dir: Path | None, token: str | None) -> None:
     """Fetch NAME, as hf:owner/repo[@revision][/folder], check it, and pin it in genzoo.lock."""
+    from genzoo.errors import OptionError
     from genzoo.formats import recognise
     from genzoo.hub import pull as fetch
     from genzoo.weights import assign, build, floating
 
+    if name in default_zoo().shelf:
+        raise OptionError(f"{name} is installed already, with its weights; try: genzoo generate {name}")
     files = fetch(name, revision=revision, update=update, cache_dir=cache_dir, token=token)
     card, tensors = recognise(default_zoo(), files)
     # In the file's own dtype, so that nothing is converted to be looked at.
     assign(build(default_zoo(), card, materialise=False, dtype=floating(tensors)), tensors, files.source)
     size = sum(t.numel() * t.element_size() for t in tensors.values())
-    click.echo(f"{card.name}: {size / 1e6:.1f} MB at commit {files.listing.commit}, pinned in {files.lock.path}")
+    pinned = f"pinned in {files.lock.path}" if files.lock.kept else "not pinned"
+    click.echo(f"{card.name}: {size / 1e6:.1f} MB at commit {files.listing.commit}, {pinned}")
     click.echo(f"try: genzoo generate {files.source}")
 
 
@@ -131,19 +131,28 @@ def _scan(cache_dir: Path | None) -> Any:
         return None
 
 
-_CACHE = click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads are kept.")
-
-
 @cache.command("list")
 @_CACHE
 def cache_list(cache_dir: Path | None) -> None:
     """The repositories, with their sizes and commits."""
-    found = _scan(cache_dir)
-    repos = sorted((r for r in found.repos if r.repo_type == "model"), key=lambda r: r.repo_id) if found else []
+    repos = _models(_scan(cache_dir))
     for repo in repos:
         for revision in sorted(repo.revisions, key=lambda r: r.commit_hash):
-            click.echo(f"{revision.size_on_disk / 1e6:10.1f} MB  {revision.commit_hash[:12]}  hf:{repo.repo_id}")
-    click.echo(f"{sum(r.size_on_disk for r in repos) / 1e6:10.1f} MB  in all")
+            click.echo(f"{_size(revision.size_on_disk)}  {revision.commit_hash[:12]}  hf:{repo.repo_id}")
+    click.echo(f"{_size(sum(r.size_on_disk for r in repos))}  in all")
+
+
+@cache.command("size")
+@click.argument("name", required=False)
+@_CACHE
+def cache_size(name: str | None, cache_dir: Path | None) -> None:
+    """What each repository takes on the disk, the largest first; or NAME alone, as hf:owner/repo."""
+    found = _scan(cache_dir)
+    repos = _models(found) if name is None else [_cached(name, found)]
+    for repo in sorted(repos, key=lambda r: -r.size_on_disk):
+        click.echo(f"{_size(repo.size_on_disk)}  hf:{repo.repo_id}")
+    if name is None:
+        click.echo(f"{_size(sum(r.size_on_disk for r in repos))}  in all")
 
 
 @cache.command("remove")
@@ -151,15 +160,32 @@ def cache_list(cache_dir: Path | None) -> None:
 @_CACHE
 def cache_remove(name: str, cache_dir: Path | None) -> None:
     """Remove the repository NAME, as hf:owner/repo, with all that was fetched of it."""
-    from genzoo.hub import HubError, Place
-
-    place, found = Place.parse(name), _scan(cache_dir)
-    commits = [v.commit_hash for r in found.repos if r.repo_id == place.repo for v in r.revisions] if found else []
-    if not commits:
-        raise HubError("offline", f"{name} is not in the cache; see genzoo cache list")
-    plan = found.delete_revisions(*commits)
+    found = _scan(cache_dir)
+    plan = found.delete_revisions(*(revision.commit_hash for revision in _cached(name, found).revisions))
     plan.execute()
     click.echo(f"{name}: {plan.expected_freed_size_str} freed")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:10.1f} MB"
+
+
+def _models(found: Any) -> list[Any]:
+    """The repositories of models in the cache, by name."""
+    return sorted((r for r in found.repos if r.repo_type == "model"), key=lambda r: r.repo_id) if found else []
+
+
+def _cached(name: str, found: Any) -> Any:
+    """The repository of that name in the cache."""
+    from genzoo.hub import HubError, Place
+
+    place = Place.parse(name)
+    if place.revision or place.folder:
+        raise HubError("name", f"{name}: whole repositories are meant here; write hf:{place.repo}")
+    for repo in _models(found):
+        if repo.repo_id == place.repo:
+            return repo
+    raise HubError("offline", f"{name} is not in the cache; see genzoo cache list")
 
 
 COMMANDS = (pull, push, convert, export, verify, cache)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +19,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
 from genzoo.errors import GenzooError
+from genzoo.files import FULL, READ_ONLY
 
 if TYPE_CHECKING:
     from genzoo.hub.places import Access, Place
@@ -68,6 +68,11 @@ def answer(place: Place) -> HubError:
     )
 
 
+def no_space(place: Place, access: Access, needed: str = "") -> HubError:
+    what = f" ({needed})" if needed else ""
+    return HubError("disk", f"{place}: no space left in {access.cache}{what}; free some, or pass another cache_dir")
+
+
 @contextlib.contextmanager
 def explained(place: Place, access: Access) -> Iterator[None]:
     """Errors of the Hub's client inside the block become a HubError each, of one line, without any token."""
@@ -114,22 +119,32 @@ def _told(error: BaseException, place: Place, access: Access) -> HubError | None
         return HubError(
             "unreachable", f"{place}: the Hub cannot be reached; check the network, or use what is in the cache"
         )
+    if isinstance(error, httpx.LocalProtocolError | UnicodeEncodeError):
+        return HubError(
+            "unauthorised", f"{place}: the token holds characters that none has; mend HF_TOKEN, or run hf auth login"
+        )
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return HubError(
+            "redirect", f"{place}: the Hub leads to an address that is not of the web; check HF_ENDPOINT and the proxy"
+        )
     if isinstance(error, httpx.TooManyRedirects):
         return HubError(
             "redirect", f"{place}: the Hub redirects without end; check HF_ENDPOINT and the network's proxy"
         )
     if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
         return HubError("cut", f"{place}: the connection was cut; run it again, and what was fetched is kept")
-    if isinstance(error, httpx.DecodingError) or (isinstance(error, ValueError) and not isinstance(error, OSError)):
+    # What is no JSON, or lacks what the client looks for in it.
+    malformed = isinstance(error, ValueError | LookupError | TypeError | AttributeError)
+    if isinstance(error, httpx.DecodingError) or (malformed and not isinstance(error, OSError)):
         return answer(place)
     if isinstance(error, OSError) and "Consistency check failed" in str(error):
         return HubError("cut", f"{place}: a file came with another size than was announced; run it again")
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int):
         return _status(status, place)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return HubError("disk", f"{place}: no space left in {access.cache}; free some, or pass another cache_dir")
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+    if isinstance(error, OSError) and error.errno in FULL:
+        return no_space(place, access)
+    if isinstance(error, OSError) and error.errno in READ_ONLY:
         return HubError(
             "disk", f"{place}: {access.cache} cannot be written; pass another cache_dir, or set HF_HUB_CACHE"
         )

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
 from genzoo.digests import digest
 from genzoo.errors import WeightsError
-from genzoo.files import open_regular
+from genzoo.files import FULL, open_regular, write_whole
 from genzoo.formats import Files
-from genzoo.hub.errors import HubError, explained
+from genzoo.hub.errors import HubError, explained, no_space
 from genzoo.hub.lock import Lock
-from genzoo.hub.places import Access, Listing, Place
+from genzoo.hub.places import COMMIT, Access, Listing, Place
 
-#: Seconds to wait for a listing, or for the particulars of a file.
-TIMEOUT = 10.0
-
-#: How often the particulars of a file are asked for.
+#: How often a listing, or the particulars of a file, are asked for.
 ATTEMPTS = 2
+
+T = TypeVar("T")
+
+
+def patience() -> float:
+    """Seconds to wait for one of these, as HF_HUB_DOWNLOAD_TIMEOUT and HF_HUB_ETAG_TIMEOUT say; 10 by default."""
+    return max(constants.HF_HUB_DOWNLOAD_TIMEOUT, constants.HF_HUB_ETAG_TIMEOUT)
+
+
+def insistent(ask: Callable[[], T]) -> T:
+    """The answer to a small question, asked again where the connection fails."""
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(httpx.TransportError):
+            return ask()
+    return ask()
 
 
 class HubFiles(Files):
@@ -44,25 +59,30 @@ class HubFiles(Files):
         full = self._inside + name
         if full not in self.listing.digests:
             raise HubError("file", f"{self.source}: there is no file {name!r} in it")
-        path = self._fetch(full)
-        home = self.access.folder(self.place.repo)
+        # What is here is used without asking anybody: the commit says which content is meant.
+        path = self._home / "snapshots" / self.listing.commit / full
+        here = path.exists()
+        if not here:
+            self._fetch(full)
         real = path.resolve()
-        if not real.is_relative_to(home.resolve()):
+        if not self.access.holds(self.place.repo, real):
             raise WeightsError(f"{path}: a link that leaves the cache; remove it, and pull again")
         found = self._check(full, path, real)
-        self.lock.record(self.place, self.listing, full, found)
+        self.lock.record(self.place, self.listing, full, found, fetched=not here)
         return path
 
-    def _fetch(self, full: str) -> Path:
-        # What is here is used without asking anybody: the commit says which content is meant.
-        local = self.access.folder(self.place.repo) / "snapshots" / self.listing.commit / full
-        if local.exists():
-            return local
+    @property
+    def _home(self) -> Path:
+        return self.access.folder(self.place.repo)
+
+    def _fetch(self, full: str) -> None:
         if self.access.offline:
             raise HubError("offline", f"{self.source}: {full} is not in the cache; go online once to fetch it")
-        with explained(self.place, self.access):
-            self._probe(full)
-            return Path(
+        with explained(self.place, self.access), warnings.catch_warnings():
+            # Said on one line when it happens, and not as a warning before.
+            warnings.filterwarnings("ignore", "Not enough free disk space")
+            size = self._probe(full)
+            try:
                 hf_hub_download(
                     self.place.repo,
                     full,
@@ -70,24 +90,36 @@ class HubFiles(Files):
                     cache_dir=self.access.cache,
                     token=self.access.token,
                     endpoint=self.access.endpoint,
-                    etag_timeout=TIMEOUT,
+                    etag_timeout=patience(),
                     library_name="genzoo",
                 )
-            )
+            except OSError as error:
+                if error.errno in FULL:
+                    raise no_space(self.place, self.access, f"{full} needs {size} bytes") from None
+                raise
+            self._name_commit()
 
-    def _probe(self, full: str) -> None:
-        """Ask for a file's particulars: the client itself would ask a Hub that stalls for minutes."""
+    def _name_commit(self) -> None:
+        """Note which commit the branch or tag is at, where the cache does not know: other programs look there."""
+        revision = self.place.revision or "main"
+        if not COMMIT.fullmatch(revision) and not (ref := self._home / "refs" / revision).exists():
+            with contextlib.suppress(OSError):  # they can ask the Hub
+                write_whole(ref, self.listing.commit)
+
+    def _probe(self, full: str) -> int | None:
+        """A file's size. The client itself would ask a Hub that stalls for minutes."""
         url = hf_hub_url(self.place.repo, full, revision=self.listing.commit, endpoint=self.access.endpoint)
-        for left in reversed(range(ATTEMPTS)):
-            try:
+        return insistent(
+            lambda: (
                 get_hf_file_metadata(
-                    url, token=self.access.token, timeout=TIMEOUT, endpoint=self.access.endpoint, library_name="genzoo"
-                )
-            except httpx.TransportError:
-                if not left:
-                    raise
-            else:
-                return
+                    url,
+                    token=self.access.token,
+                    timeout=patience(),
+                    endpoint=self.access.endpoint,
+                    library_name="genzoo",
+                ).size
+            )
+        )
 
     def _check(self, full: str, path: Path, real: Path) -> str:
         """The file's sha256; a file that is not the promised one is put aside, so that it is fetched anew next time."""
@@ -100,14 +132,18 @@ class HubFiles(Files):
                     break
             else:
                 return found
-        aside = self.access.folder(self.place.repo) / "quarantine"
-        aside.mkdir(exist_ok=True)
-        os.replace(real, aside / found)
-        path.unlink(missing_ok=True)
+        aside = self._home / "quarantine"
+        try:
+            aside.mkdir(exist_ok=True)
+            os.replace(real, aside / found)
+            path.unlink(missing_ok=True)
+            way = "it is put aside, so run the command again to fetch it anew"
+        except OSError:
+            way = f"it cannot be put aside, for {aside} cannot be written; pass another cache_dir"
         raise HubError(
             "changed",
             f"{self.source}: {full} is sha256:{found}, not {promise} as promised: it was changed on the way or in the "
-            "cache; it is put aside, so run the command again to fetch it anew",
+            f"cache; {way}",
         )
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
+from genzoo.digests import cache_folder
 from genzoo.errors import WeightsError
-from genzoo.files import open_regular, write_whole
+from genzoo.files import READ_ONLY, open_regular, write_whole
 from genzoo.formats import MAX_FILES
 from genzoo.hub.errors import HubError
 from genzoo.hub.places import COMMIT, Access, Listing, Place, proper
@@ -24,17 +27,24 @@ class Lock:
     """What was pulled: repository and revision -> commit, and each file's sha256. Later pulls must match it.
 
     A ``genzoo.lock`` in the working folder is used where there is one, else one in the cache.
+
+    Attributes:
+        path: the lock file.
+        entries: "owner/repo@revision" -> commit, names of the files with what the Hub promised of them, pinned files.
+        kept: whether all that was pinned here is in the lock file.
     """
 
     def __init__(self, path: Path, guard: Path) -> None:
         self.path, self._guard = path, guard
-        self.entries = self._read()
+        self.entries, self.kept = self._read(), True
 
     @classmethod
     def find(cls, cache: Path) -> Lock:
         """The lock file that counts here."""
         local = Path(LOCK_FILE)
-        return cls(local if local.exists() else cache / LOCK_FILE, cache / ".locks" / "genzoo.lock")
+        # Two processes take turns by a file of the cache, or of the user's own where the cache may only be read.
+        guards = cache if not cache.exists() or os.access(cache, os.W_OK) else cache_folder()
+        return cls(local if local.exists() else cache / LOCK_FILE, guards / ".locks" / LOCK_FILE)
 
     def _read(self) -> dict[str, dict[str, Any]]:
         if not self.path.exists():
@@ -46,7 +56,7 @@ class Lock:
         try:
             read = json.loads(raw)
             entries = read["entries"]
-            good = read["version"] == 1 and all(_valid(entry) for entry in entries.values())
+            good = read["version"] == 1 and all(_valid(*entry) for entry in entries.items())
         except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
             good = False
         if not good:
@@ -70,37 +80,54 @@ class Lock:
         pinned = entry["files"].get(name, "") if entry and entry["commit"] == commit else ""
         return f"sha256:{pinned}" if pinned else ""
 
-    def record(self, place: Place, listing: Listing, name: str, sha256: str) -> None:
-        """Pin a file that was fetched and checked."""
+    def record(self, place: Place, listing: Listing, name: str, sha256: str, *, fetched: bool = True) -> None:
+        """Pin a file that was checked.
+
+        One that was in the cache before, and not ``fetched``, is used without a pin where the lock file may only be
+        read: nobody pulled it just now.
+        """
         if self.digest(place, listing.commit, name) == f"sha256:{sha256}":
             return
         try:
             self._guard.parent.mkdir(parents=True, exist_ok=True)
             with WeakFileLock(self._guard):
                 self.entries = self._read()  # another process may have written meanwhile
-                entry = self.entries.get(self.key(place))
-                if entry is None or entry["commit"] != listing.commit:
-                    entry = {"commit": listing.commit, "names": dict(listing.digests), "files": {}}
-                entry["files"][name] = sha256
-                self.entries[self.key(place)] = entry
+                self._pin(place, listing, name, sha256)
                 write_whole(
                     self.path, json.dumps({"version": 1, "entries": self.entries}, indent=1, sort_keys=True) + "\n"
                 )
         except OSError as error:
+            if error.errno in READ_ONLY and not fetched:
+                self.kept = False
+                self._pin(place, listing, name, sha256)  # for this process
+                warnings.warn(
+                    f"{place}: not pinned, for {self.path} cannot be written; an empty {LOCK_FILE} in the working "
+                    "folder takes the pins",
+                    stacklevel=2,
+                )
+                return
             raise HubError(
                 "lock",
                 f"{self.path}: cannot be written ({error.strerror}), and what is pulled is pinned there; pass another "
                 "cache_dir",
             ) from None
 
+    def _pin(self, place: Place, listing: Listing, name: str, sha256: str) -> None:
+        entry = self.entries.get(self.key(place))
+        if entry is None or entry["commit"] != listing.commit:
+            entry = {"commit": listing.commit, "names": dict(listing.digests), "files": {}}
+        entry["files"][name] = sha256
+        self.entries[self.key(place)] = entry
 
-def _valid(entry: Any) -> bool:
+
+def _valid(key: str, entry: Any) -> bool:
     names, files = entry["names"], entry["files"]
     return (
-        bool(COMMIT.fullmatch(entry["commit"]))
+        proper(key)
+        and bool(COMMIT.fullmatch(entry["commit"]))
         and len(names) <= MAX_FILES
         and all(proper(name) and isinstance(promise, str) for name, promise in names.items())
-        and all(re.fullmatch(r"[0-9a-f]{64}", value) for value in files.values())
+        and all(proper(name) and re.fullmatch(r"[0-9a-f]{64}", value) for name, value in files.items())
     )
 
 

@@ -79,6 +79,14 @@ class Access:
         """Where the cache keeps a repository, as every program that uses the Hub's own cache does."""
         return self.cache / f"models--{repo.replace('/', '--')}"
 
+    def holds(self, repo: str, real: Path) -> bool:
+        """Whether a real path lies where the cache keeps that repository.
+
+        That is its own folder, or the store that all share: since 2.4 the Hub's client puts one copy of each content
+        there, and links to it.
+        """
+        return any(real.is_relative_to(home.resolve()) for home in (self.folder(repo), self.cache / "blobs"))
+
 
 def proper(name: str) -> bool:
     """Whether a file's name is one that stays in its folder and can be shown."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,11 @@ def _ask(place: Place, access: Access) -> Listing:
     try:
         with explained(place, access):
             api = HfApi(endpoint=access.endpoint, token=access.token, library_name="genzoo")
-            info = api.model_info(place.repo, revision=place.revision, files_metadata=True, timeout=hub_files.TIMEOUT)
+            info = hub_files.insistent(
+                lambda: api.model_info(
+                    place.repo, revision=place.revision, files_metadata=True, timeout=hub_files.patience()
+                )
+            )
             commit, siblings = str(info.sha), list(info.siblings or [])
             listed = {s.rfilename: _promise(s) for s in siblings[:MAX_FILES] if proper(s.rfilename)}
     except HubError as error:
@@ -85,11 +90,8 @@ def _cached(place: Place, access: Access) -> Listing:
         except GenzooError:
             commit = ""
     snapshot = folder / "snapshots" / commit
-    names = (
-        [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()]
-        if COMMIT.fullmatch(commit)
-        else []
-    )
+    found = (p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file())
+    names = list(itertools.islice(filter(proper, found), MAX_FILES)) if COMMIT.fullmatch(commit) else []
     if not names:
         raise HubError("offline", f"{place}: not in the cache, and there is no network to fetch it; go online once")
     return Listing(commit, dict.fromkeys(names, ""))

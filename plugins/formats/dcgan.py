@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 from genzoo.cards import Card
-from genzoo.errors import WeightsError
-from genzoo.formats import Files, Format, FormatError, bare_checkpoint, card_name, licence
-from genzoo.tensors import Header, Tensors
+from genzoo.formats import BareFormat, Files, FormatError, bare_checkpoint, card_of
+from genzoo.tensors import Slot, Tensors
 
 PAPER = "Unsupervised representation learning with deep convolutional GANs, arXiv:1511.06434"
 
@@ -16,29 +15,25 @@ PAPER = "Unsupervised representation learning with deep convolutional GANs, arXi
 PREFIXES = ("", "avgG.", "netG.", "state_dict.", "model.", "generator.")
 
 
-def prefix_of(header: Header, first: str) -> str | None:
+def prefix_of(slots: Mapping[str, Slot], first: str) -> str | None:
     """What stands before the name ``first`` in a file, among the usual prefixes."""
     for prefix in PREFIXES:
         for parallel in ("", "module."):
-            if prefix + parallel + first in header.slots:
+            if prefix + parallel + first in slots:
                 return prefix + parallel
     return None
 
 
-class Script(Format):
+class Script(BareFormat):
     """``netG`` of the dcgan script of pytorch/examples: one ``main`` sequence; every size follows from two shapes."""
 
     first, last = "main.0.weight", "main.12.weight"
 
-    def detect(self, files: Files) -> str | None:
-        try:
-            header = files.header(bare_checkpoint(files))
-        except WeightsError as error:
-            return str(error)
-        prefix = prefix_of(header, self.first)
+    def lacks(self, slots: Mapping[str, Slot]) -> str | None:
+        prefix = prefix_of(slots, self.first)
         if prefix is None:
             return f"no tensor {self.first}"
-        slot, end = header.slots[prefix + self.first], header.slots.get(prefix + self.last)
+        slot, end = slots[prefix + self.first], slots.get(prefix + self.last)
         if end is None or len(slot.shape) != 4 or len(end.shape) != 4 or slot.shape[2:] != (4, 4):
             return f"no generator: {self.first} and {self.last} are not its first and last layers"
         return None
@@ -46,19 +41,18 @@ class Script(Format):
     def read(self, files: Files) -> tuple[Card, Tensors]:
         name = bare_checkpoint(files)
         tensors = files.tensors(name)
-        prefix = prefix_of(files.header(name), self.first) or ""
+        prefix = prefix_of(files.header(name).slots, self.first) or ""
         names = {old: self.rename(old.removeprefix(prefix)) for old in tensors if old.startswith(prefix)}
         shown = tensors.renamed({old: f"network.{new}" for old, new in names.items()})
         latent = int(tensors[prefix + self.first].shape[0])
         width, channels = (int(n) for n in tensors[prefix + self.last].shape[:2])
         size = self.size(names.values())
-        card = Card(
-            name=card_name("dcgan", files.title),
-            summary=f"A DCGAN, from {files.source}"[:400],
-            generator="dcgan",
+        card = card_of(
+            files,
+            "dcgan",
+            "A DCGAN",
             shape=(channels, size, size),
             config={"image_size": size, "channels": channels, "latent": latent, "width_g": width},
-            licence=licence(files),
             paper=PAPER,
         )
         return card, shown

@@ -11,8 +11,7 @@ import torch
 
 from genzoo.cards import Card
 from genzoo.files import write_whole
-from genzoo.formats import Files, Format, FormatError, card_name, licence
-from genzoo.publish import readme
+from genzoo.formats import Files, Format, FormatError, card_of
 from genzoo.tensors import Tensors, write
 from genzoo_plugins.formats.keys import Keys
 from genzoo_plugins.formats.pipeline import IDLE, NETWORK, VERSION, WEIGHTS, Layout, lacks, load_tensors
@@ -21,7 +20,8 @@ from genzoo_plugins.formats.sampling import Sampling, read_scheduler, scheduler_
 #: Names that the library gave its attention before 2023.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
-PIPELINES = {"DDPMPipeline", "DDIMPipeline"}
+#: Pipelines, with the scheduler class that each makes of whatever its folder names; None where it takes that.
+PIPELINES = {"DDPMPipeline": None, "DDIMPipeline": "DDIMScheduler"}
 
 
 class DiffusersUNet(Format):
@@ -32,14 +32,17 @@ class DiffusersUNet(Format):
 
     def read(self, files: Files) -> tuple[Card, Tensors]:
         layout = Layout.of(files)
+        kind = None
         if "model_index.json" in files:
-            pipeline = files.json("model_index.json").get("_class_name")
-            if str(pipeline) not in PIPELINES:
+            pipeline = str(files.json("model_index.json").get("_class_name"))
+            if pipeline not in PIPELINES:
                 raise FormatError(
-                    f"{files.source}: pipeline {str(pipeline)[:60]!r} is not supported; these are: "
+                    f"{files.source}: pipeline {pipeline[:60]!r} is not supported; these are: "
                     f"{', '.join(sorted(PIPELINES))}"
                 )
-        sampling = read_scheduler(files.json(layout.scheduler), f"{files.source}: {layout.scheduler}")
+            kind = PIPELINES[pipeline]
+        settings = files.json(layout.scheduler, infinite=True)
+        sampling = read_scheduler(settings, f"{files.source}: {layout.scheduler}", kind)
         tensors = load_tensors(files, layout.folder)
         return make_card(files, files.json(layout.config), sampling, tensors.metadata), modern(tensors)
 
@@ -65,7 +68,6 @@ class DiffusersUNet(Format):
             ("model_index.json", index),
         ):
             write_whole(folder / name, json.dumps(data, indent=2) + "\n")
-        write_whole(folder / "README.md", readme(card, "diffusers"))
 
 
 def network_file(card: Card) -> dict[str, Any]:
@@ -110,14 +112,13 @@ def make_card(files: Files, network: Mapping[str, Any], sampling: Sampling, meta
     height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
     if not all(type(n) is int and 1 <= n <= 65536 for n in (channels, height, width)):
         raise FormatError(f"{source}: sample_size: {str(size)[:60]!r} gives no size of an image")
-    return Card(
-        name=card_name("diffusion", files.title),
-        summary=f"A diffusion model in the layout of diffusers, from {files.source}"[:400],
-        generator="diffusion",
+    return card_of(
+        files,
+        "diffusion",
+        "A diffusion model in the layout of diffusers",
         shape=(channels, height, width),
         config=config,
         options={"steps": sampling.steps, "scheduler": sampling.scheduler},
-        licence=licence(files),
         paper="Denoising diffusion probabilistic models, arXiv:2006.11239",
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from genzoo.cards import Card
 from genzoo.errors import CardError, WeightsError
-from genzoo.formats import Files, Format, FormatError, card_name, licence
+from genzoo.formats import Files, Format, FormatError, card_of
 from genzoo.tensors import Tensors
 from genzoo_plugins.formats.guided_network import Heads, Plan, network_config, translated
 from genzoo_plugins.formats.keys import Keys
@@ -72,10 +72,10 @@ class Guided(Format):
         side = keys.get("image_size", None, int)
         _compare(plan, side, keys)
         heads = _heads(keys)
-        card = Card(
-            name=card_name("diffusion", files.title),
-            summary=f"A diffusion model of OpenAI's guided-diffusion, from {files.source}"[:400],
-            generator="diffusion",
+        card = card_of(
+            files,
+            "diffusion",
+            "A diffusion model of OpenAI's guided-diffusion",
             shape=(plan.in_channels, side, side),
             config={
                 "network": network_config(plan, heads, side),
@@ -85,7 +85,6 @@ class Guided(Format):
                 "null_class": False,
             },
             options={"steps": 50, "scheduler": "ddim"},
-            licence=licence(files),
             paper=PAPER,
         )
         keys.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +12,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from genzoo.cards import Card
-from genzoo.documents import load
-from genzoo.errors import CardError, explain
+from genzoo.documents import DocumentError, load, parse
+from genzoo.errors import CardError, explain, faults, shorten
 from genzoo.files import write_whole
 from genzoo.formats import Files, Format, FormatError, parse_json
-from genzoo.publish import readme
 from genzoo.tensors import Tensors, read, write
 
 #: The version of the layout that is written and read.
@@ -48,14 +48,15 @@ class Own(Format):
         elif "config.json" in files:
             found = files.json("config.json")
             if found.get("version") != VERSION:
-                raise FormatError(
-                    f"{files.source}: config.json: version {found.get('version')!r} is not read; update genzoo"
-                )
-            card = _card(found.get("card"), f"{files.source}: config.json: card")
+                given = shorten(repr(found.get("version")), 40)
+                raise FormatError(f"{files.source}: config.json: version {given} is not read; update genzoo")
+            card = _card(found.get("card"), f"{files.source}: config.json", files.text("config.json"), ("card",))
         else:
             tensors = files.tensors(files.names[0])
-            where = f"{files.source}: genzoo.card"
-            return _card(parse_json(tensors.metadata["genzoo.card"], where), where), tensors
+            where, text = f"{files.source}: genzoo.card", tensors.metadata["genzoo.card"]
+            card = _card(parse_json(text, where), where, text)
+            # A card cannot pin the file that it is in, and no other is meant.
+            return card.model_copy(update={"weights": None}), tensors
         if card.weights is None:
             return card, Tensors()
         if card.weights.file not in files:
@@ -72,15 +73,19 @@ class Own(Format):
             card = card.model_copy(update={"weights": write(folder / "model.safetensors", tensors, words)})
         config = {"library_name": "genzoo", "version": VERSION, "card": _data(card)}
         write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
-        write_whole(folder / "README.md", readme(card))
 
 
 def _data(card: Card) -> Any:
     return card.model_dump(mode="json", exclude_defaults=True)
 
 
-def _card(data: Any, where: str) -> Card:
+def _card(data: Any, where: str, text: str, path: tuple[str, ...] = ()) -> Card:
+    """The card in JSON data; ``text`` is what it was read from, and ``path`` where in it."""
     try:
         return Card.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        raise CardError(explain(error, where)) from None
+        line = ""
+        # A second reader, which knows the line of every key: only there is something to tell. It takes less than JSON.
+        with contextlib.suppress(DocumentError):
+            line = f":{parse(text, where).line((*path, *faults(error)[0]['loc']))}"
+        raise CardError(explain(error, f"{where}{line}: card", Card)) from None

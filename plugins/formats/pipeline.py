@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from genzoo.errors import CardError
+from genzoo.errors import CardError, printable
 from genzoo.formats import Files, FormatError
 from genzoo.tensors import Tensors
 
@@ -82,7 +82,8 @@ def _shards(files: Files, folder: str, index: str) -> Tensors:
     shards = sorted(set(places.values()))
     lost = [shard for shard in shards if folder + shard not in files]
     if lost:
-        raise FormatError(f"{files.source}: {len(lost)} of {len(shards)} shards are missing: {', '.join(lost)[:200]}")
+        shown = printable(", ".join(lost)[:200])
+        raise FormatError(f"{files.source}: {len(lost)} of {len(shards)} shards are missing: {shown}")
     joined = Tensors()
     for shard in shards:
         part = files.tensors(folder + shard)

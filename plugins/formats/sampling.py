@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from genzoo.cards import Card
+from genzoo.errors import shorten
 from genzoo.formats import FormatError
 from genzoo_plugins.formats.keys import Keys
 from genzoo_plugins.formats.pipeline import IDLE, VERSION
+from genzoo_plugins.formats.samplers import KNOWN, SAMPLERS, Asked
 
 KINDS = {"linear": "linear", "scaled_linear": "scaled-linear", "squaredcos_cap_v2": "cosine"}
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-VARIANCES = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large"}
+SPACINGS = {word: word for word in ("leading", "trailing", "linspace")}
+
+#: The largest steps_offset: schedulers take no larger one.
+MAX_OFFSET = 1000
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sampling:
     """What a scheduler's file says, in genzoo's words."""
 
@@ -28,94 +33,40 @@ class Sampling:
     steps: int
 
 
-def read_scheduler(data: Mapping[str, Any], source: str) -> Sampling:
-    """A scheduler_config.json with every key honoured, or refused by its name."""
-    keys, name = Keys(data, source, IDLE), data.get("_class_name", "DDPMScheduler")
-    if name not in READERS:
+def read_scheduler(data: Mapping[str, Any], source: str, kind: str | None = None) -> Sampling:
+    """A scheduler_config.json with every key honoured, or refused by its name.
+
+    ``kind`` is the class that the pipeline makes of whatever the file names; without it, the file's own.
+    """
+    keys, name = Keys(data, source, IDLE | KNOWN), kind or str(data.get("_class_name", "DDPMScheduler"))
+    if name not in SAMPLERS:
         raise FormatError(
-            f"{source}: _class_name: {str(name)[:60]!r} is not supported; these are: {', '.join(READERS)}"
+            f"{source}: _class_name: {name[:60]!r} is not supported; these are: {', '.join(SAMPLERS)}; write one "
+            "of them into a copy of the folder"
         )
-    schedule = _schedule(keys)
+    sampler, schedule = SAMPLERS[name], _schedule(keys)
+    schedule["zero_terminal_snr"] = sampler.zero_snr and keys.get("rescale_betas_zero_snr", False, bool)
     prediction = keys.choose("prediction_type", "epsilon", PREDICTIONS)
     # What older files call the same.
     keys.refuse("predict_epsilon", True)
-    keys.refuse("thresholding", False, None)
-    for idle in ("dynamic_thresholding_ratio", "sample_max_value"):  # they belong to thresholding
-        keys.seen.add(idle)
-    clips = keys.get("clip_sample", name != "PNDMScheduler", bool)
+    if sampler.thresholds:
+        keys.refuse("thresholding", False, None)
+    clips = sampler.clips and keys.get("clip_sample", True, bool)
     clip = keys.get("clip_sample_range", 1.0, float) if clips else None
-    keys.seen.add("clip_sample_range")
     if schedule["zero_terminal_snr"] and prediction == "eps":
         raise FormatError(
             f"{source}: rescale_betas_zero_snr: a prediction of eps says nothing about the image where there is only "
             "noise; v_prediction and sample are supported"
         )
-    spacing = keys.choose("timestep_spacing", "leading", {word: word for word in ("leading", "trailing", "linspace")})
+    spacing = keys.choose("timestep_spacing", sampler.spacing, SPACINGS)
     offset = keys.get("steps_offset", 0, int)
-    found = Sampling(schedule, prediction, clip, "", 0)
-    scheduler, options, steps = READERS[name](keys, found, spacing, offset)
-    options += [f"offset={offset}"] if offset and spacing == "leading" else []
+    if not 0 <= offset <= MAX_OFFSET:
+        raise FormatError(f"{source}: steps_offset: {shorten(str(offset), 60)} is not supported; 0 to {MAX_OFFSET} are")
+    asked = Asked(prediction, clip, spacing, offset)
+    scheduler, options, steps = sampler.read(keys, asked)
     keys.finish()
-    found.scheduler, found.steps = ":".join(filter(None, [scheduler, ",".join(options)])), min(steps, schedule["steps"])
-    return found
-
-
-#: (registered name, its options, steps by default).
-Chosen = tuple[str, list[str], int]
-
-
-def _ddpm(keys: Keys, found: Sampling, spacing: str, offset: int) -> Chosen:
-    options = [f"spacing={spacing}"] if spacing != "leading" else []
-    variance = keys.choose("variance_type", "fixed_small", VARIANCES)
-    if variance == "large" and (spacing == "trailing" or offset):
-        raise FormatError(
-            f"{keys.source}: variance_type: 'fixed_large' is not supported with timestep_spacing 'trailing' or a "
-            "steps_offset: the library adds noise to the finished image there"
-        )
-    options += [f"variance={variance}"] if variance != "small" else []
-    keys.seen.add("set_alpha_to_one")  # a DDIM setting that conversions leave behind
-    return "ddpm", options, 1000
-
-
-def _refuse_linspace(keys: Keys, spacing: str) -> None:
-    if spacing == "linspace":
-        raise FormatError(
-            f"{keys.source}: timestep_spacing: 'linspace' is not supported for {keys.data['_class_name']}, whose steps "
-            "then end between the times of its own grid, so that the network is told a wrong time; write 'trailing', "
-            "which begins in the noise as it does, or 'leading'"
-        )
-
-
-def _ddim(keys: Keys, found: Sampling, spacing: str, offset: int) -> Chosen:
-    _refuse_linspace(keys, spacing)
-    options = [f"spacing={spacing}"] if spacing != "leading" else []
-    options += [f"clip={found.clip}"] if found.clip is not None else []
-    options += [] if keys.get("set_alpha_to_one", True, bool) else ["end=1"]
-    keys.refuse("variance_type", "fixed_small", "fixed_large", "fixed_small_log", "fixed_large_log")  # not read
-    return "ddim", options, 50
-
-
-def _plms(keys: Keys, found: Sampling, spacing: str, offset: int) -> Chosen:
-    _refuse_linspace(keys, spacing)
-    if not keys.get("skip_prk_steps", False, bool):
-        raise FormatError(f"{keys.source}: skip_prk_steps: False is not supported for PNDMScheduler; True is")
-    if found.clip is not None:
-        raise FormatError(f"{keys.source}: clip_sample: True is not supported for PNDMScheduler, which never clips")
-    if found.prediction != "eps":
-        raise FormatError(
-            f"{keys.source}: prediction_type: only 'epsilon' is supported for PNDMScheduler, which otherwise takes the "
-            "mean of what the network said at different times for one at the last; DDIMScheduler has no such slip"
-        )
-    options = [f"spacing={spacing}"]
-    options += [] if keys.get("set_alpha_to_one", False, bool) else ["end=1"]
-    return "plms", options, 50
-
-
-READERS: Mapping[str, Callable[[Keys, Sampling, str, int], Chosen]] = {
-    "DDPMScheduler": _ddpm,
-    "DDIMScheduler": _ddim,
-    "PNDMScheduler": _plms,
-}
+    spec = ":".join(filter(None, [scheduler, ",".join(options)]))
+    return Sampling(schedule, prediction, clip, spec, min(steps, schedule["steps"]))
 
 
 def _schedule(keys: Keys) -> dict[str, Any]:
@@ -124,7 +75,7 @@ def _schedule(keys: Keys) -> dict[str, Any]:
     steps = keys.get("num_train_timesteps", old, int)
     start, end = keys.get("beta_start", 1e-4, float), keys.get("beta_end", 0.02, float)
     word = keys.get("beta_schedule", "linear", str)
-    out: dict[str, Any] = {"steps": steps, "zero_terminal_snr": keys.get("rescale_betas_zero_snr", False, bool)}
+    out: dict[str, Any] = {"steps": steps}
     listed = keys.get("trained_betas", None, (list, type(None)))
     if listed is not None:
         # The list goes first; the other keys are then not read.
@@ -166,7 +117,7 @@ def scheduler_file(card: Card) -> dict[str, Any]:
         "trained_betas": schedule["betas"] if kind == "listed" else None,
         "rescale_betas_zero_snr": schedule.get("zero_terminal_snr", False),
         "prediction_type": {ours: theirs for theirs, ours in PREDICTIONS.items()}[card.config.get("prediction", "eps")],
-        "timestep_spacing": given.pop("spacing", "leading"),
+        "timestep_spacing": _spacing_file(card, name, given),
         "steps_offset": int(given.pop("offset", 0)),
         "thresholding": False,
     }
@@ -180,3 +131,22 @@ def scheduler_file(card: Card) -> dict[str, Any]:
     if given:
         raise FormatError(f"{card.name}: {', '.join(given)}: an option of {name} that this layout cannot say")
     return out
+
+
+def _spacing_file(card: Card, name: str, given: dict[str, str]) -> str:
+    """timestep_spacing of a card, whose scheduler's options lose what it says."""
+    spacing, stride = given.pop("spacing", "leading"), given.pop("stride", "grid")
+    if spacing not in SPACINGS:
+        raise FormatError(f"{card.name}: spacing={spacing} is not written in this layout; {', '.join(SPACINGS)} are")
+    length = (card.config.get("schedule") or {}).get("steps", 1000)
+    even = (
+        stride == "even"
+        or spacing == "leading"
+        or (spacing == "trailing" and not length % card.options.get("steps", 50))
+    )
+    if name == "ddim" and not even:
+        raise FormatError(
+            f"{card.name}: spacing={spacing} is written in this layout with stride=even alone: DDIMScheduler ends its "
+            "steps elsewhere than the next begin"
+        )
+    return spacing

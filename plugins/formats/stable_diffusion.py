@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from genzoo.cards import Card
-from genzoo.formats import Files, Format, FormatError, card_name, licence
+from genzoo.formats import Files, Format, FormatError, card_of
 from genzoo.tensors import Tensors
 from genzoo_plugins.formats.keys import Keys
 from genzoo_plugins.formats.pipeline import IDLE, NETWORK, Layout, lacks, load_tensors
@@ -23,7 +23,7 @@ class StableDiffusion(Format):
 
     def read(self, files: Files) -> tuple[Card, Tensors]:
         layout = Layout.of(files)
-        sampling = read_scheduler(files.json(layout.scheduler), f"{files.source}: {layout.scheduler}")
+        sampling = read_scheduler(files.json(layout.scheduler, infinite=True), f"{files.source}: {layout.scheduler}")
         card = make_card(files, files.json(layout.config), sampling)
         tensors = load_tensors(files, layout.folder)
         return card, tensors.renamed({name: NETWORK + name for name in tensors})
@@ -46,10 +46,10 @@ def make_card(files: Files, network: Mapping[str, Any], sampling: Sampling) -> C
             f"{source}: in_channels: {channels}, where out_channels is {outputs}: models that fill in or enlarge a "
             "given image are not supported"
         )
-    return Card(
-        name=card_name("latent-diffusion", files.title),
-        summary=f"The denoiser of Stable Diffusion, without its text encoder and decoder, from {files.source}"[:400],
-        generator="latent-diffusion",
+    return card_of(
+        files,
+        "latent-diffusion",
+        "The denoiser of Stable Diffusion, without its text encoder and decoder",
         shape=(channels, side, side),
         config={
             "network": unet,
@@ -58,6 +58,5 @@ def make_card(files: Files, network: Mapping[str, Any], sampling: Sampling) -> C
             "clip": sampling.clip,
         },
         options={"steps": sampling.steps, "scheduler": sampling.scheduler},
-        licence=licence(files),
         paper=PAPER,
     )
