@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pynvml
 import pytest
 import torch
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
+from safetensors.torch import save_file
+from test_cyclegan import make_resnet
 from tiny import model_folder
 from torch import nn
 
-from genzoo.bench import calls, devices, processes, row, sweep
+from genzoo.bench import calls, compiler, devices, kernels, processes, row, sweep
 from genzoo.bench.records import BOUNDS, LEAST, Benchmark, Memory, Row, Task, Timing, read_benchmark
 from genzoo.bench.stopwatch import repeat
+from genzoo.bench.timed import timed
 from genzoo.cli.bench import bench, cells, parse_batches, parse_choices, table
+from genzoo.cli.report import report
 from genzoo.errors import GenzooError, OptionError, ResultsError
 from genzoo.generator import Generator
 from genzoo.registry import default_zoo
+from genzoo.results import ModelResult, Results, read_results
 
+ROOT = Path(__file__).parent.parent
 ENOUGH = Timing(wall=(0.125,) * 10, busy=(0.125,) * 10)
 
 
@@ -35,7 +48,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 def good(**changes: Any) -> Row:
     fields: dict[str, Any] = {
         "task": Task(model="m", batch=4), "status": "ok", "whole": ENOUGH, "network": ENOUGH, "nfe": 1.0,
-        "memory": Memory(weights=4), "difference": 0.0,
+        "memory": Memory(weights=4), "difference": 0.0, "rms_difference": 0.0,
     }  # fmt: skip
     return Row(**{**fields, **changes})
 
@@ -51,7 +64,9 @@ def good(**changes: Any) -> Row:
         ({"whole": None}, "has a timing"),
         ({"memory": None}, "has a timing"),
         ({"difference": None}, "has a timing"),
+        ({"rms_difference": None}, "has a timing"),
         ({"difference": 0.01}, "beyond the bound"),
+        ({"difference": 0.0009, "rms_difference": 0.0002}, "root mean square"),
         ({"task": Task(model="m", compile="default")}, "compiling took"),
         ({"status": "failed"}, "says why"),
         ({"status": "out of memory", "why": "full"}, "has no timing"),
@@ -71,9 +86,14 @@ def test_a_row_within_the_rules() -> None:
     assert good(task=Task(model="m", bound=0.5), difference=0.4).task.limit == 0.5
 
 
-def test_quantiles_are_repetitions() -> None:
+def test_quantiles_lie_between_repetitions() -> None:
     timing = Timing(wall=tuple(float(i) for i in range(1, 11)))
-    assert (timing.median, timing.quantile(0.9), timing.spread) == (5.5, 10.0, 5.0)
+    assert (timing.median, timing.quantile(0.9), timing.spread) == (5.5, pytest.approx(9.1), 4.5)
+
+
+@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=30), st.floats(0, 1))
+def test_quantiles_are_those_of_numpy(wall: list[float], share: float) -> None:
+    assert Timing(wall=tuple(wall)).quantile(share) == pytest.approx(np.quantile(wall, share), abs=1e-9)
 
 
 def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -126,7 +146,7 @@ def test_the_outermost_modules_are_replayed_call_by_call() -> None:
     def make() -> object:
         return model.generate([0, 1])
 
-    modules = calls.outermost(model, make)
+    modules = calls.Tree(model, make).outermost
     assert modules == [model.network, model.last]
     seen = calls.recorded(modules, make)
     assert [call.module for call in seen] == [model.network, model.network, model.last]
@@ -147,20 +167,71 @@ def test_operations_are_counted_whatever_kernel_runs_them() -> None:
     assert calls.count_flops(model, {}) == calls.count_flops(frozen, {}) == 2 * 64 * (2 * (9 * 4 + 9 * 4) + 1)
 
 
+class Told(Generator):
+    """A network inside a module that is told the time as a number, as a denoiser is."""
+
+    class Timed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = nn.Conv2d(1, 1, 3, padding=1)
+
+        def forward(self, x: torch.Tensor, t: float, *, scale: float = 1.0) -> torch.Tensor:
+            return self.network(x) * t * scale
+
+    def __init__(self) -> None:
+        super().__init__(self.Config())
+        self.denoiser = self.Timed()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return 1, 8, 8
+
+    def sample(self, noise: Any, options: Any) -> Any:
+        x = noise.start(*self.shape)
+        for t in range(12):
+            x = self.denoiser(x, float(t), scale=0.1)
+            yield x
+
+
+def test_what_is_compiled_is_told_tensors_alone() -> None:
+    model, walk = Told(), Walk()
+    tree = calls.Tree(model, lambda: model.generate([0]))
+    assert (tree.outermost, tree.compilable) == ([model.denoiser], [model.denoiser.network])
+    assert calls.Tree(walk, lambda: walk.generate([0])).compilable == [walk.network, walk.last]
+
+
+def test_the_kernels_at_work_are_told() -> None:
+    x, layer = torch.zeros(1, 4, 8, 8), nn.Conv2d(4, 4, 3)
+    with kernels.Kernels() as seen, torch.inference_mode():
+        layer(x)
+    assert seen.settings() == {"memory_format": "contiguous", "attention": "no fused kernel"}
+    with kernels.Kernels() as seen, torch.inference_mode():
+        layer(x.contiguous(memory_format=torch.channels_last))
+        heads = torch.zeros(1, 2, 16, 32)
+        nn.functional.scaled_dot_product_attention(heads, heads, heads)
+    assert seen.settings()["memory_format"] == "channels_last"
+    assert "flash_attention" in seen.settings()["attention"]
+
+
 # -- devices -----------------------------------------------------------------------------------------------------------
 
 
 class Recorder:
-    """Stands in for a device's module: notes what is asked of it, and gives the answers it was made with."""
+    """Stands in for a device's module: notes what is asked of it, and gives the answers it was made with.
 
-    def __init__(self, **answers: Any) -> None:
-        self.answers, self.asked = answers, []
+    It has the names of the real module and no others, and takes what that takes: a call that does not exist fails.
+    """
+
+    def __init__(self, real: Any, **answers: Any) -> None:
+        self.real, self.answers, self.asked = real, answers, []
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or (name not in self.answers and name.startswith("nvml")):
+        if name.startswith("__") or (self.real is pynvml and name not in self.answers):
             raise AttributeError(name)
+        real = getattr(self.real, name)
 
         def answer(*args: Any, **kwargs: Any) -> Any:
+            inspect.signature(real).bind(*args, **kwargs)
             self.asked.append(name)
             found = self.answers.get(name)
             return found(*args, **kwargs) if callable(found) else found
@@ -189,7 +260,8 @@ class Nothing:
 
 def fake_cuda(**more: Any) -> Recorder:
     cuda = Recorder(
-        memory_allocated=100, max_memory_allocated=700, max_memory_reserved=900, device=lambda name: Nothing(),
+        torch.cuda, memory_allocated=100, max_memory_allocated=700, max_memory_reserved=900,
+        device=lambda name: Nothing(),
         get_device_properties=lambda name: SimpleNamespace(uuid="1234"), get_device_capability=(9, 0), **more,
     )  # fmt: skip
     cuda.answers["Event"] = lambda enable_timing: Event(cuda.asked, enable_timing)
@@ -203,22 +275,39 @@ def test_a_gpu_is_timed_by_events_with_waits_outside() -> None:
     lap = device.lap(lambda: cuda.asked.append("work"))
     assert cuda.asked == ["device", "Event", "Event", "synchronize", "record", "work", "record", "synchronize"]
     assert lap.busy == 0.25
+    cuda.asked.clear()
+    device.reset_peak()
+    assert cuda.asked == ["empty_cache", "reset_peak_memory_stats"], "what loading left reserved is not the model's"
     assert (device.held(), device.peak()) == (100, (700, 900))
     assert (device.joules(), device.clocks()) == (None, None)
     assert device.settings()["capability"] == "9.0"
+    assert {"cudnn_benchmark", "cudnn_allow_tf32", "matmul_allow_tf32", "attention_enabled"} <= device.settings().keys()
 
 
-def test_a_gpu_tells_its_energy_clocks_and_throttling() -> None:
+def test_an_event_has_the_methods_of_the_real_one() -> None:
+    assert {"record", "elapsed_time"} <= set(dir(torch.cuda.Event))
+    # A build for the CPU lacks the class of a GPU's properties, and has its description all the same.
+    described = (Path(torch.__file__).parent / "_C" / "__init__.pyi").read_text()
+    assert "uuid: " in described.partition("class _CudaDeviceProperties:")[2].partition("\nclass ")[0]
+
+
+@pytest.mark.parametrize(
+    "reasons", ["nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"]
+)
+def test_a_gpu_tells_its_energy_clocks_and_throttling(reasons: str) -> None:
     nvml = Recorder(
+        pynvml,
         nvmlInit=None,
         nvmlDeviceGetHandleByUUID=lambda uuid: f"handle of {uuid}",
         nvmlDeviceGetTotalEnergyConsumption=lambda handle: 5000 if handle == "handle of GPU-1234" else None,
         nvmlDeviceGetClockInfo=lambda handle, kind: {1: 1980, 2: 2600}[kind],
         nvmlDeviceGetTemperature=lambda handle, sensor: 61,
-        nvmlDeviceGetCurrentClocksThrottleReasons=0x1 | 0x4 | 0x20,
+        **{reasons: 0x1 | 0x4 | 0x20},
         nvmlSystemGetDriverVersion="570.1",
     )
-    nvml.NVML_CLOCK_SM, nvml.NVML_CLOCK_MEM, nvml.NVML_TEMPERATURE_GPU = 1, 2, 0
+    nvml.NVML_CLOCK_SM, nvml.NVML_CLOCK_MEM, nvml.NVML_TEMPERATURE_GPU = (
+        pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM, pynvml.NVML_TEMPERATURE_GPU,
+    )  # fmt: skip
     device = devices.Cuda("cuda:0", fake_cuda(), nvml)
     assert device.joules() == 5.0
     clocks = device.clocks()
@@ -232,12 +321,12 @@ def test_a_gpu_without_its_driver_library_is_measured_all_the_same() -> None:
     def missing() -> None:
         raise RuntimeError("NVML Shared Library Not Found")
 
-    device = devices.Cuda("cuda:0", fake_cuda(), Recorder(nvmlInit=missing))
+    device = devices.Cuda("cuda:0", fake_cuda(), Recorder(pynvml, nvmlInit=missing))
     assert (device.joules(), device.clocks()) == (None, None)
 
 
 def test_apples_gpu_waits_before_and_after() -> None:
-    mps = Recorder(current_allocated_memory=5, driver_allocated_memory=9)
+    mps = Recorder(torch.mps, current_allocated_memory=5, driver_allocated_memory=9)
     device = devices.Mps("mps", mps)
     lap = device.lap(lambda: mps.asked.append("work"))
     assert mps.asked == ["synchronize", "work", "synchronize"]
@@ -328,9 +417,55 @@ def test_compiled_modules_are_the_networks(tiny: str, monkeypatch: pytest.Monkey
     asked = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, **kwargs: asked.append((type(self).__name__, kwargs)))
     found = row.measure(Task(model=tiny, batch=2, seconds=0.05, compile="max-autotune"), default_zoo())
-    assert found.status == "ok", found.why
-    assert found.compile_seconds is not None
+    # Nothing was compiled behind that call, and the row does not pass for one where something was.
+    assert (found.status, found.whole) == ("refused", None)
+    assert "nothing to compile" in found.why
     assert [kwargs for _, kwargs in asked] == [{"mode": "max-autotune", "dynamic": False}] * len(asked) != []
+
+
+def test_pixels_that_a_fault_moves_refuse_the_row(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the dtype's own rounding: a fault in what is timed, small in every pixel, and in all of them."""
+    honest = row.Subject.row
+
+    def faulty(self: row.Subject) -> dict[str, Any]:
+        found = honest(self)
+        for weight in self.model.parameters():
+            weight.data.mul_(2)
+        return found
+
+    monkeypatch.setattr(row.Subject, "row", faulty)
+    found = row.measure(Task(model=tiny, batch=2, seconds=0.05), default_zoo())
+    assert (found.status, found.whole) == ("refused", None)
+    assert "from float32 eager" in found.why
+
+
+def test_what_the_compiler_leaves_out_refuses_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.utils import counters
+
+    def call() -> None:
+        counters["stats"]["unique_graphs"] += 1
+        counters["inductor"]["cudagraph_skips"] += 1
+
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **kwargs: None)
+    device, layers = devices.find("cpu"), [nn.Linear(1, 1)]
+    _, made = compiler.compiled(device, layers, "default", call)
+    assert made == {"graphs": "1", "graph_breaks": "0", "cuda_graphs_skipped": "1"}
+    with pytest.raises(compiler.Refused, match="CUDA graphs"):
+        compiler.compiled(device, layers, "reduce-overhead", call)
+    with pytest.raises(compiler.Refused, match="no module"):
+        compiler.compiled(device, [], "default", call)
+
+
+def test_a_translator_is_measured_on_images_of_its_seeds(tmp_path: Path) -> None:
+    save_file(make_resnet(4, 6, 5, "instance", channels=1), tmp_path / "g.safetensors")
+    task = Task(model=str(tmp_path / "g.safetensors"), batch=2, seconds=0.05)
+    found = row.measure(task, default_zoo())
+    assert found.status == "ok", found.why
+    assert found.flops
+    subject = row.Subject(task, default_zoo())
+    two, three = subject.given(2)["images"], subject.given(3)["images"]
+    assert two.shape[1:] == subject.model.given_shape == (1, 256, 256)
+    assert torch.equal(three[:2], two)
 
 
 @pytest.mark.slow
@@ -347,7 +482,7 @@ def test_a_process_that_the_system_kills_ran_out_of_memory(monkeypatch: pytest.M
     def killed(*args: Any, **kwargs: Any) -> Any:
         return SimpleNamespace(returncode=-signal.SIGKILL, stderr="", stdout="")
 
-    monkeypatch.setattr(processes.subprocess, "run", killed)
+    monkeypatch.setattr(processes, "finished", killed)
     found = processes.measure_row(Task(model="m"), 10)
     assert found.status == "out of memory"
 
@@ -355,15 +490,46 @@ def test_a_process_that_the_system_kills_ran_out_of_memory(monkeypatch: pytest.M
 def test_replicas_are_torchruns(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = []
 
-    def run(command: list[str], **kwargs: Any) -> Any:
-        commands.append((command, Task.model_validate_json(kwargs["env"]["GENZOO_BENCH"])))
+    def run(command: list[str], environment: dict[str, str], timeout: float) -> Any:
+        commands.append((command, Task.model_validate_json(environment["GENZOO_BENCH"])))
         return SimpleNamespace(returncode=0, stderr="", stdout="a line before\n" + good().model_dump_json())
 
-    monkeypatch.setattr(processes.subprocess, "run", run)
+    monkeypatch.setattr(processes, "finished", run)
     task = Task(model="m", device="cuda", replicas=3)
     assert processes.measure_row(task, 10) == good()
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", "-m", "genzoo.bench", "row"]
     assert commands == [([sys.executable, *launcher], task)]
+
+
+TORCHRUN = """\
+W1124 14:23:20.100000 1 torch/distributed/run.py:852] a line of advice
+no such file: /x; give another
+W1124 14:23:20.565000 1 torch/distributed/elastic/api.py:1028] Sending process 6998 closing signal SIGTERM
+E1124 14:23:20.577000 1 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: {code}) local_rank: 0
+Traceback (most recent call last):
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+"""
+
+
+def test_a_failed_replica_is_told_in_its_own_words() -> None:
+    told = "no such file: /x; give another"
+    assert processes.last_words(TORCHRUN.format(code=1), 1) == (told, False)
+    assert processes.last_words(TORCHRUN.format(code=-9), 1) == (told, True)
+    assert processes.last_words("a\nb\n\n", 1) == ("b", False)
+    assert processes.last_words("", -9) == ("no message", True)
+
+
+def test_a_process_that_takes_too_long_is_asked_to_end_first(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    script = (
+        "import pathlib, signal, sys, time\n"
+        f"def end(*_): pathlib.Path({str(said)!r}).write_text('ended'); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end); print('up', flush=True); time.sleep(60)"
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        processes.finished([sys.executable, "-S", "-c", script], os.environ, 5.0)
+    assert said.read_text() == "ended"
 
 
 def test_a_failure_ends_in_the_process_own_words(tmp_path: Path) -> None:
@@ -394,7 +560,10 @@ def test_a_sweep_goes_on_where_it_stopped(tiny: str, tmp_path: Path, monkeypatch
     assert [each.task.batch for each in again.rows] == [4, 8, 512, 1]
     with pytest.raises(OptionError, match="none of these models has an option 'stepz'"):
         sweep.Plan((tiny,), options={"stepz": 1}).tasks(default_zoo())
-    for wrong, told in (({"bound": 5.0}, "bound"), ({"seconds": float("nan")}, "seconds"), ({"device": "x"}, "device")):
+    for wrong, told in (
+        ({"bound": 5.0}, "bound"), ({"seconds": float("nan")}, "seconds"), ({"device": "x"}, "device"),
+        ({"compiles": ("off", "reduce-overhead")}, "means CUDA graphs"),
+    ):  # fmt: skip
         with pytest.raises(OptionError, match=told):
             sweep.Plan((tiny,), **wrong).tasks(default_zoo())
 
@@ -406,6 +575,59 @@ def test_rows_of_two_machines_do_not_mix(tiny: str, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(sweep, "environment", lambda device: other)
     with pytest.raises(ResultsError, match="another machine"):
         list(sweep.sweep(default_zoo(), sweep.Plan((tiny,), batches=(1,)), tmp_path))
+
+
+# -- beside quality ----------------------------------------------------------------------------------------------------
+
+
+def compared() -> Results:
+    """What is committed of a comparison."""
+    return read_results(ROOT / "benchmarks" / "results" / "fashion-mnist.json")
+
+
+def timing_of(model: ModelResult, batch: int, wall: float, **changes: Any) -> Row:
+    task = Task(model=model.name, batch=batch)
+    whole = Timing(wall=(wall,) * 10)
+    return good(**{"task": task, "whole": whole, "weights": model.weights, "options": model.options, **changes})
+
+
+def test_a_benchmark_gives_its_times_to_what_was_compared() -> None:
+    results = compared()
+    first, other = (model for model in results.models if model.kind == "model" and model.name.startswith("d"))
+    rows = (
+        timing_of(first, 1, 0.2),
+        timing_of(first, 8, 0.4),
+        timing_of(first, 64, 64.0),
+        timing_of(first, 8, 0.2, task=Task(model="m", batch=8, dtype="bf16")),
+        timing_of(other, 1, 0.2, options={"another": 1}),
+    )
+    place = environment().model_copy(update={"processor": "another"})
+    found = Benchmark(made="2026-01-01T00:00:00+00:00", command="genzoo bench", environment=place, rows=rows)
+    told = {model.name: model for model in timed(results, found).models}
+    speed = told[first.name].speed
+    assert speed is not None
+    assert (speed.median_latency, speed.batch, speed.images_per_second) == (0.2, 8, 20)
+    assert [rate.batch for rate in speed.tried] == [1, 8, 64]
+    assert (told[first.name].environment, told[first.name].command) == (place, "genzoo bench")
+    assert told[first.name].scores == first.scores
+    assert told[other.name] == other, "its rows are of other options"
+    with pytest.raises(ResultsError, match="no model of these results was timed"):
+        timed(results, found.model_copy(update={"rows": rows[4:]}))
+
+
+def test_a_report_takes_a_benchmark(tmp_path: Path) -> None:
+    results = compared()
+    first = next(model for model in results.models if model.kind == "model")
+    rows = (timing_of(first, 1, 0.125),)
+    path = tmp_path / "bench.json"
+    Benchmark(
+        made="2026-01-01T00:00:00+00:00", command="genzoo bench", environment=results.environment, rows=rows
+    ).write(path)
+    quality = str(ROOT / "benchmarks" / "results" / "fashion-mnist.json")
+    done = CliRunner().invoke(report, [quality, str(path), "-o", str(tmp_path / "out")], catch_exceptions=False)
+    assert "125 ms" in done.output
+    with pytest.raises(OptionError, match="holds times alone"):
+        CliRunner().invoke(report, [str(path), "-o", str(tmp_path / "out")], catch_exceptions=False)
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -428,7 +650,7 @@ def test_the_table_shows_every_row() -> None:
     assert "4*" in text
     assert "out of memory: it was full" in text
     assert "100.0%" in text
-    assert len(cells(good())) == 11
+    assert len(cells(good())) == 12
 
 
 @pytest.mark.slow

@@ -145,6 +145,8 @@ class Cuda(Device):
         return int(self.cuda.memory_allocated(self.name))
 
     def reset_peak(self) -> None:
+        # What the allocator keeps of loading would count as reserved.
+        self.cuda.empty_cache()
         self.cuda.reset_peak_memory_stats(self.name)
 
     def peak(self) -> tuple[int | None, int | None]:
@@ -189,7 +191,8 @@ class Cuda(Device):
             "cudnn": str(backends.cudnn.version()),
             "cudnn_benchmark": str(backends.cudnn.benchmark),
             "cudnn_allow_tf32": str(backends.cudnn.allow_tf32),
-            "attention": ", ".join(name for name, enabled in attention.items() if enabled),
+            "matmul_allow_tf32": str(backends.cuda.matmul.allow_tf32),
+            "attention_enabled": ", ".join(name for name, enabled in attention.items() if enabled),
             "capability": ".".join(map(str, self.cuda.get_device_capability(self.name))),
         }
         if self.handle is not None:
@@ -224,7 +227,7 @@ class Mps(Device):
         return int(self.mps.current_allocated_memory())
 
     def reset_peak(self) -> None:
-        pass  # no peak is kept
+        self.mps.empty_cache()  # no peak is kept, but what the driver gave stays with the allocator until then
 
     def peak(self) -> tuple[int | None, int | None]:
         return None, int(self.mps.driver_allocated_memory())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,14 @@ from genzoo.results import Speed
 SECONDS = 8.0
 QUICK_SECONDS = 2.0
 
+#: Seconds that a process is given to end when it is asked to.
+GRACE = 10.0
+
+
+#: A line of torch's log, and the one among them that begins torchrun's report of a process that failed.
+LOGGED = re.compile(r"[IWE]\d{4} \d\d:")
+REPORT = re.compile(r"^E\d{4} \d\d:.* failed \(exitcode: (-?\d+)\)", re.MULTILINE)
+
 
 class Failed(GenzooError):
     """A measuring process that gave no result."""
@@ -37,14 +46,46 @@ def ask(kind: str, question: BaseModel, timeout: float, launcher: Sequence[str] 
     environment = {**os.environ, "GENZOO_BENCH": question.model_dump_json(), "PYTHONSAFEPATH": "1"}
     command = [sys.executable, *launcher, "-m", "genzoo.bench", kind]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+        done = finished(command, environment, timeout)
     except subprocess.TimeoutExpired:
         raise Failed(f"the measurement took longer than {timeout:.0f} s; ask for fewer steps") from None
     if done.returncode:
-        killed = done.returncode == -signal.SIGKILL
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        last, killed = last_words(done.stderr, done.returncode)
         raise Failed("the system ended the process, as it does when memory runs out" if killed else last, killed)
     return done.stdout.strip().splitlines()[-1]
+
+
+def finished(
+    command: Sequence[str], environment: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """A command that has ended; raises subprocess.TimeoutExpired where it does not in so many seconds."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+        try:
+            out, said = process.communicate(timeout=timeout)
+        except BaseException:  # a user's Ctrl-C, too
+            # Asked to end, torchrun ends those that it started; killed, it would leave them to run on.
+            process.terminate()
+            try:
+                process.communicate(timeout=GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, said)
+
+
+def last_words(said: str, code: int) -> tuple[str, bool]:
+    """(the last line that a process said of its own, whether it was killed).
+
+    Args:
+        said: on its standard error; where torchrun started it, torchrun's report of its end follows.
+        code: of its end.
+    """
+    report = REPORT.search(said)
+    if report is not None:
+        said, code = said[: report.start()], int(report[1])
+    lines = [line for line in said.splitlines() if line.strip() and not LOGGED.match(line)]
+    return (lines or ["no message"])[-1], code == -signal.SIGKILL
 
 
 def measure(

@@ -31,8 +31,11 @@ Compile = Literal["off", "default", "reduce-overhead", "max-autotune"]
 Status = Literal["ok", "out of memory", "refused", "failed"]
 
 #: How far a pixel in [-1, 1] may be from float32 eager. Rounding alone, grown over a walk of many steps: half precision
-#: carries 11 bits and bfloat16 8, and a few pixels on an edge move far more than the mean does.
+#: carries 11 bits and bfloat16 8, and a few pixels on an edge move far more than the others do.
 BOUNDS: dict[str, float] = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.5}
+
+#: How much nearer all pixels together must be: what moves every one of them that far is no rounding.
+TIGHTER = 10
 
 
 class Task(Frozen):
@@ -47,7 +50,8 @@ class Task(Frozen):
         threads: of the CPU.
         seconds: after which no further repetition begins, for each timing.
         replicas: processes that run at once, each on a device of its own.
-        bound: the largest difference of a pixel in [-1, 1] from float32 eager that is accepted; null: the dtype's own.
+        bound: the largest difference of a pixel in [-1, 1] from float32 eager that is accepted, with a tenth of it for
+            their root mean square; null: the dtype's own.
         slow: also measure a dtype that the processor has no units for.
     """
 
@@ -68,6 +72,23 @@ class Task(Frozen):
         """The largest difference of a pixel that is accepted."""
         return BOUNDS[self.dtype] if self.bound is None else self.bound
 
+    def objection(self, difference: float, rms: float) -> str | None:
+        """Why pixels that differ so much from float32 eager are not accepted; None where they are.
+
+        Args:
+            difference: the largest of a pixel.
+            rms: the root mean square over all of them.
+        """
+        # Not difference > limit, which a NaN would pass.
+        if not difference <= self.limit:
+            return f"a pixel differs by {difference:.3g} from float32 eager, beyond the bound of {self.limit:g}"
+        bound = self.limit / TIGHTER
+        if not rms <= bound:
+            return (
+                f"its pixels differ by {rms:.3g} (root mean square) from float32 eager, beyond the bound of {bound:g}"
+            )
+        return None
+
 
 class Timing(Frozen):
     """Repetitions of one call, raw.
@@ -86,9 +107,11 @@ class Timing(Frozen):
         return median(self.wall)
 
     def quantile(self, share: float) -> float:
-        """The smallest repetition that is no less than ``share`` of them, as 0.9 for p90."""
+        """Seconds that ``share`` of the repetitions do not exceed, as 0.9 for p90; between two of them, linearly."""
         ordered = sorted(self.wall)
-        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+        place = share * (len(ordered) - 1)
+        below = min(int(place), len(ordered) - 2) if len(ordered) > 1 else 0
+        return ordered[below] + (place - below) * (ordered[min(below + 1, len(ordered) - 1)] - ordered[below])
 
     @property
     def spread(self) -> float:
@@ -135,7 +158,9 @@ class Row(Frozen):
         largest: whether the batch is the most that fit.
         status: "ok", or why there is no timing; ``why`` says it in words.
         weights: sha256 of the weights, where a card names one.
-        settings: of the device and of torch, as allow_tf32 and the attention backends.
+        options: all options of the run, the model's defaults too.
+        settings: of the device and of torch, as TF32; the memory format and the attention kernels that were seen at
+            work in eager mode; and what the compiler made.
         nfe, flops: per image.
         load_seconds: from the name to a model that is ready.
         first_seconds: the first images, caches cold, before anything is compiled.
@@ -143,7 +168,8 @@ class Row(Frozen):
         whole: seeds to uint8 pixels on the host.
         network: the same evaluations of the network alone, replayed; null where there is no module to replay.
         memory: see there.
-        difference: the largest difference of a pixel in [-1, 1] from float32 eager; a refused row says it in ``why``.
+        difference, rms_difference: of the pixels in [-1, 1] from float32 eager, the largest and the root mean square; a
+            refused row says it in ``why``.
         joules: of the GPU per image; null where NVML does not tell.
         before, after: the GPU's clocks around the timings.
         replica_seconds: median seconds a batch of each replica.
@@ -154,6 +180,7 @@ class Row(Frozen):
     status: Status
     why: Text = ""
     weights: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
     settings: dict[str, str] = Field(default_factory=dict)
     nfe: Number | None = None
     flops: Number | None = None
@@ -164,6 +191,7 @@ class Row(Frozen):
     network: Timing | None = None
     memory: Memory | None = None
     difference: Number | None = None
+    rms_difference: Number | None = None
     joules: Number | None = None
     before: Clocks | None = None
     after: Clocks | None = None
@@ -177,13 +205,14 @@ class Row(Frozen):
             if self.whole is not None:
                 raise ValueError(f"a row that is {self.status!r} has no timing")
             return self
-        if self.whole is None or self.memory is None or self.difference is None:
+        if self.whole is None or self.memory is None or self.difference is None or self.rms_difference is None:
             raise ValueError("a row has a timing, its memory, and the difference of its pixels from float32 eager")
         count, spent = len(self.whole.wall), sum(self.whole.wall)
         if spent < self.task.seconds and count < MOST and (count < LEAST or spent < LEAST_SECONDS):
             raise ValueError(f"a timing has {LEAST} repetitions and {LEAST_SECONDS:g} s, or all the time it was given")
-        if self.difference > self.task.limit:
-            raise ValueError(f"pixels that differ by {self.difference:g} are beyond the bound of {self.task.limit:g}")
+        objection = self.task.objection(self.difference, self.rms_difference)
+        if objection is not None:
+            raise ValueError(objection)
         if self.task.compile != "off" and self.compile_seconds is None:
             raise ValueError("a compiled row says how long compiling took")
         return self

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genzoo.bench import devices
-from genzoo.bench.calls import count_flops, outermost, recorded, replay
+from genzoo.bench.calls import Tree, count_flops, recorded, replay
+from genzoo.bench.compiler import Refused, compiled
+from genzoo.bench.kernels import Kernels
 from genzoo.bench.machine import available_bytes
 from genzoo.bench.records import Memory, Row, Status, Task
 from genzoo.bench.stopwatch import repeat
-from genzoo.errors import GenzooError, cause, out_of_memory, shorten
+from genzoo.errors import cause, out_of_memory, shorten
 from genzoo.generator import Generator
 from genzoo.images import to_bytes
+from genzoo.noise import Noise
 from genzoo.registry import Zoo
+from genzoo.spec import plain_options
 
 #: The pixels of so many images are held against float32 eager.
 GATED = 8
@@ -38,6 +41,7 @@ class Subject:
         task: what is measured; its batch is the one that was found, where the most were asked for.
         device: where.
         model: in the task's dtype.
+        translated: images that a translator is given, of the seeds' noise.
         load_seconds, base: of loading, and the bytes held before it.
     """
 
@@ -45,15 +49,27 @@ class Subject:
         self.device, self.zoo = devices.find(task.device), zoo
         self.base = self.device.held()
         found: list[Generator] = []
-        self.load_seconds = self.device.lap(lambda: found.append(load(task, zoo, task.dtype))).wall
+
+        def load() -> None:
+            found.append(zoo.load(task.model, device=task.device, dtype=task.dtype))
+
+        self.load_seconds = self.device.lap(load).wall
         self.model = found[0]
+        self.translated = torch.empty(0)
         self.task = task
         if not task.batch:
             self.task = task.model_copy(update={"batch": self.largest()})
 
     def images(self, batch: int) -> Tensor:
         """Images of the seeds 0 to batch - 1, in [-1, 1]."""
-        return self.model.generate(range(batch), batch=batch, **self.task.options)
+        return self.model.generate(range(batch), batch=batch, **self.given(batch))
+
+    def given(self, batch: int) -> dict[str, Any]:
+        """The options of so many images; for a translator with what it is to change, made once."""
+        if self.model.takes_images and len(self.translated) < batch:
+            self.translated = Noise(range(batch)).normal(*self.model.given_shape).tanh()
+        extra = {"images": self.translated[:batch]} if self.model.takes_images else {}
+        return {**self.task.options, **extra}
 
     def pixels(self, batch: int | None = None) -> Tensor:
         """The same as uint8 on the host: what is timed."""
@@ -79,20 +95,6 @@ class Subject:
                 break
         return fits
 
-    def compile(self, modules: Sequence[nn.Module]) -> float | None:
-        """Compile the modules that the model calls; seconds of the first call after it, None where none was asked for.
-
-        What ``torch.compile`` cannot do it says itself, by an error: a row is never silently an eager one.
-        """
-        if self.task.compile == "off":
-            return None
-        if not modules:
-            raise GenzooError(f"{self.task.model} calls no module that could be compiled; leave --compile off")
-        mode = None if self.task.compile == "default" else self.task.compile
-        for module in modules:
-            module.compile(mode=mode, dynamic=False)
-        return self.device.lap(self.pixels).wall
-
     def memory(self) -> Memory:
         """What is held, and the most that was since the last reset."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
@@ -103,23 +105,29 @@ class Subject:
     def row(self) -> dict[str, Any]:
         """What the protocol measures, by the fields of a row."""
         task, device, card = self.task, self.device, self.model.card
+        options = self.model.options(**task.options)
         device.reset_peak()
         first = device.lap(self.pixels).wall
-        modules = outermost(self.model, lambda: self.pixels(1))
-        compiled = self.compile(modules)
+        with Kernels() as kernels:
+            tree = Tree(self.model, self.pixels)
+        compile_seconds, made = None, dict[str, str]()
+        if task.compile != "off":
+            compile_seconds, made = compiled(device, tree.compilable, task.compile, self.pixels)
+            device.reset_peak()  # of the eager calls and of the compiler itself
         self.pixels()  # warm, so that the energy is that of the repetitions alone
         before, used = device.clocks(), device.joules()
         whole = repeat(device, self.pixels, task.seconds, warm=False)
         after, spent = device.clocks(), device.joules()
         memory = self.memory()
-        calls = recorded(modules, self.pixels)
+        calls = recorded(tree.outermost, self.pixels)
         return {
             "weights": card.weights.sha256 if card is not None and card.weights else None,
-            "settings": device.settings(),
-            "nfe": float(self.model.nfe(self.model.options(**task.options))),
+            "settings": device.settings() | kernels.settings() | made,
+            "options": plain_options(options, self.zoo),
+            "nfe": float(self.model.nfe(options)),
             "load_seconds": self.load_seconds,
             "first_seconds": first,
-            "compile_seconds": compiled,
+            "compile_seconds": compile_seconds,
             "whole": whole,
             "network": repeat(device, replay(calls), task.seconds) if calls else None,
             "memory": memory,
@@ -129,11 +137,6 @@ class Subject:
         }
 
 
-def load(task: Task, zoo: Zoo, dtype: str) -> Generator:
-    """The task's model in a dtype."""
-    return zoo.load(task.model, device=task.device, dtype=dtype)
-
-
 def measure(task: Task, zoo: Zoo) -> Row:
     """The task's row. Whatever fails is a row that says so."""
     torch.set_num_threads(task.threads)
@@ -141,6 +144,8 @@ def measure(task: Task, zoo: Zoo) -> Row:
         return Row(task=task, status="refused", why=NO_UNITS.format(dtype=task.dtype))
     try:
         return _measured(task, zoo)
+    except Refused as error:
+        return Row(task=task, status="refused", why=str(error))
     except Exception as error:  # a third party's code may raise anything; the other rows are still wanted
         status: Status = "out of memory" if out_of_memory(error) else "failed"
         return Row(task=task, status=status, why=shorten(cause(error), 2000))
@@ -150,16 +155,22 @@ def _measured(task: Task, zoo: Zoo) -> Row:
     subject = Subject(task, zoo)
     found = subject.row()
     # From a whole batch: another size would be compiled anew.
-    images, options = subject.images(subject.task.batch)[:GATED], task.options
-    done, largest = subject.task, task.batch == 0
+    images = subject.images(subject.task.batch)[:GATED]
+    done, largest, few = subject.task, task.batch == 0, len(images)
     del subject  # two models at a time may not fit
     gc.collect()
-    plain = load(task, zoo, "fp32")
-    difference = float((images - plain.generate(range(len(images)), batch=len(images), **options)).abs().max())
-    # Not difference > limit, which a NaN would pass.
-    if not difference <= done.limit:
-        why = f"its pixels differ by {difference:.3g} from float32 eager, which is beyond the bound of {done.limit:g}"
+    plain = Subject(done.model_copy(update={"dtype": "fp32"}), zoo)
+    off = images - plain.images(few)
+    difference, rms = float(off.abs().max()), float(off.square().mean().sqrt())
+    why = done.objection(difference, rms)
+    if why is not None:
         return Row(task=done, largest=largest, status="refused", why=why)
     return Row(
-        task=done, largest=largest, status="ok", difference=difference, flops=count_flops(plain, options), **found
+        task=done,
+        largest=largest,
+        status="ok",
+        difference=difference,
+        rms_difference=rms,
+        flops=count_flops(plain.model, plain.given(1)),
+        **found,
     )

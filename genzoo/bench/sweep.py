@@ -15,7 +15,7 @@ from genzoo.bench.machine import environment, now
 from genzoo.bench.processes import measure_row
 from genzoo.bench.records import Benchmark, Compile, Dtype, Row, Task, read_benchmark
 from genzoo.errors import OptionError, ResultsError, explain
-from genzoo.generator import check_known, fitting_options
+from genzoo.generator import check_known, check_specs, fitting_options, read_options
 from genzoo.registry import Zoo
 from genzoo.results import Environment
 from genzoo.weights import find_card, usable_device
@@ -54,11 +54,13 @@ class Plan:
     def tasks(self, zoo: Zoo) -> list[Task]:
         """The tasks, in order; raises GenzooError for a name, a device or an option that is unknown or out of range."""
         # All names are resolved before anything is measured: a misspelt last one must not cost the first ones' hours.
-        families = {name: zoo.find("generator", find_card(zoo, name)[0].generator) for name in self.models}
+        cards = {name: find_card(zoo, name)[0] for name in self.models}
+        families = {name: zoo.find("generator", card.generator) for name, card in cards.items()}
         check_known(self.options, families.values())
-        # A GPU that is there is not touched: what this process holds of it would be missing in the rows' own.
-        if not (self.device.startswith("cuda") and torch.cuda.is_available()):
-            usable_device(self.device)
+        check_specs(zoo, self.options)
+        for name, family in families.items():
+            read_options(family, cards[name], fitting_options(family, self.options))
+        self._check_device()
         combinations = itertools.product(self.models, self.dtypes, self.compiles, self.batches)
         try:
             return [
@@ -80,6 +82,16 @@ class Plan:
         except ValidationError as error:
             raise OptionError(explain(error, "genzoo bench", Task)) from None
 
+    def _check_device(self) -> None:
+        cuda = self.device.startswith("cuda")
+        # A GPU that is there is not touched: what this process holds of it would be missing in the rows' own.
+        if not (cuda and torch.cuda.is_available()):
+            usable_device(self.device)
+        if cuda and self.replicas > torch.cuda.device_count():
+            raise OptionError(f"{self.replicas} replicas need a GPU each; this machine has {torch.cuda.device_count()}")
+        if not cuda and "reduce-overhead" in self.compiles:
+            raise OptionError(f"reduce-overhead means CUDA graphs, and {self.device} has none; give --compile default")
+
 
 def sweep(zoo: Zoo, plan: Plan, folder: Path) -> Iterator[Benchmark]:
     """Measure a plan into ``folder``; yields all rows so far after each one.
@@ -91,9 +103,8 @@ def sweep(zoo: Zoo, plan: Plan, folder: Path) -> Iterator[Benchmark]:
     path, here = folder / FILE, environment(plan.device)
     rows = earlier(path, here)
     order = [task.model_dump_json() for task in tasks]  # rows of other plans stand after those of this one
-    for key, task in zip(order, tasks, strict=True):
-        if key not in rows:
-            rows[key] = measure_row(task, plan.timeout)
+
+    def written() -> Benchmark:
         found = Benchmark(
             made=now(),
             command=plan.command,
@@ -102,7 +113,13 @@ def sweep(zoo: Zoo, plan: Plan, folder: Path) -> Iterator[Benchmark]:
             rows=tuple(rows[key] for key in dict.fromkeys([*order, *rows]) if key in rows),
         )
         found.write(path)
-        yield found
+        return found
+
+    written()  # a folder that cannot be written to is not found out after the first row
+    for key, task in zip(order, tasks, strict=True):
+        if key not in rows:
+            rows[key] = measure_row(task, plan.timeout)
+        yield written()
 
 
 def earlier(path: Path, here: Environment) -> dict[str, Row]:

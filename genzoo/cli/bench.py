@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from genzoo.cli.arguments import command_line, sampling_values
+from genzoo.cli.arguments import FOLDER, command_line, device_option, model_options
 from genzoo.errors import OptionError
 from genzoo.registry import default_zoo
 
@@ -22,7 +22,7 @@ COMPILES = ("off", "default", "reduce-overhead", "max-autotune")
 
 @click.command()
 @click.argument("models", nargs=-1)
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps.")
+@device_option
 @click.option("--dtype", "dtypes", default="fp32", show_default=True, help=f"Of the weights: {', '.join(DTYPES)}.")
 @click.option("--batch", "batches", default="1,8,64", show_default=True, help="Images a call; max: the most that fit.")
 @click.option("--compile", "compiles", default="off", show_default=True, help=f"{', '.join(COMPILES)}.")
@@ -31,12 +31,9 @@ COMPILES = ("off", "default", "reduce-overhead", "max-autotune")
 @click.option("--bound", type=float, help="Accepted difference of a pixel from float32 eager; by default the dtype's.")
 @click.option("--slow", is_flag=True, help="Also a dtype that the processor only imitates.")
 @click.option("--note", default="", help="What else a reader of the results should know.")
-@click.option("--steps", type=int, help="Steps of the scheduler.")
-@click.option("--scheduler", help="As ddim, or with options as ddim:eta=0.5,spacing=trailing.")
-@click.option("--guidance", help="The scale of classifier-free guidance, or a guidance's name.")
-@click.option("-O", "--option", "extra", multiple=True, metavar="KEY=VALUE", help="Any other option of the model.")
+@model_options
 @click.option(
-    "-o", "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("genzoo-bench"), show_default=True,
+    "-o", "--out", type=FOLDER, default=Path("genzoo-bench"), show_default=True,
     help="Folder of bench.json; rows that it holds already are not measured again.",
 )  # fmt: skip
 def bench(
@@ -50,10 +47,7 @@ def bench(
     bound: float | None,
     slow: bool,
     note: str,
-    steps: int | None,
-    scheduler: str | None,
-    guidance: str | None,
-    extra: tuple[str, ...],
+    options: dict[str, Any],
     out: Path,
 ) -> None:
     """Measure what MODELS cost: time, memory, energy, a fresh process for every row.
@@ -61,7 +55,6 @@ def bench(
     MODELS are names (see genzoo list), folders, hf:owner/repo, or diffusers:PATH for a pipeline of that library; by
     default all of the catalogue. Every row is held against float32 eager: one whose pixels differ too much is refused.
     """
-    given = sampling_values(steps, scheduler, guidance, extra)
     chosen = {
         "dtypes": parse_choices("--dtype", dtypes, DTYPES),
         "compiles": parse_choices("--compile", compiles, COMPILES),
@@ -76,7 +69,7 @@ def bench(
     zoo = default_zoo()
     plan = Plan(
         models=models or [card.name for card in zoo.cards()],
-        options=given,
+        options=options,
         device=device,
         replicas=replicas,
         seconds=seconds,
@@ -115,7 +108,8 @@ def parse_batches(text: str) -> list[int]:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows, for a terminal."""
-    head = ("model", "dtype", "compile", "batch", "NFE", "images/s", "ms an image", "p90", "network", "peak MB", "diff")
+    columns = "model dtype compile batch NFE images/s ms/image IQR p90 network MB difference"
+    head = tuple(columns.split())
     lines = [head, *(cells(row) for row in rows)]
     # A row without a timing ends in a sentence, which no column has to be wide enough for.
     whole = [line for line in lines if len(line) == len(head)]
@@ -128,7 +122,7 @@ def table(rows: Sequence[Row]) -> str:
 def cells(row: Row) -> tuple[str, ...]:
     """A row's cells; one without a timing says why in the fifth."""
     task = row.task
-    batch = f"{task.batch or 'max'}{'*' if row.largest else ''}"
+    batch = f"{task.batch or 'max'}{'*' if row.largest else ''}{f' x {task.replicas}' if task.replicas > 1 else ''}"
     start = (task.model, task.dtype, task.compile, batch)
     if row.whole is None or row.memory is None:
         return (*start, f"{row.status}: {row.why}")
@@ -140,6 +134,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.nfe:g}",
         f"{row.images_per_second:.4g}",
         f"{row.whole.median * milliseconds:.4g}",
+        f"{row.whole.spread * milliseconds:.2g}",
         f"{row.whole.quantile(0.9) * milliseconds:.4g}",
         share,
         "" if peak is None else f"{peak / 1e6:.0f}",

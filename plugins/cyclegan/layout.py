@@ -7,22 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from genzoo.cards import Card
-from genzoo.errors import WeightsError
-from genzoo.formats import Files, Format, FormatError, bare_checkpoint, card_name, licence
-from genzoo.tensors import Header, Slot, Tensors
+from genzoo.formats import BareFormat, Files, FormatError, bare_checkpoint, card_of
+from genzoo.tensors import Slot, Tensors
 
 PAPER = "Unpaired image-to-image translation using cycle-consistent adversarial networks, arXiv:1703.10593"
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-class Junyanz(Format):
+class Junyanz(BareFormat):
     """``latest_net_G.pth``: a resnet of any number of blocks, or a U-Net of 5 to 10 halvings."""
 
-    def detect(self, files: Files) -> str | None:
-        try:
-            slots = _slots(files.header(bare_checkpoint(files)))
-        except WeightsError as error:
-            return str(error)
+    def lacks(self, slots: Mapping[str, Slot]) -> str | None:
+        slots = _unprefixed(slots)
         first = slots.get("model.1.weight")
         if first is not None and len(first.shape) == 4 and first.shape[2:] == (7, 7):
             return None
@@ -33,7 +29,7 @@ class Junyanz(Format):
 
     def read(self, files: Files) -> tuple[Card, Tensors]:
         name = bare_checkpoint(files)
-        slots = _slots(files.header(name))
+        slots = _unprefixed(files.header(name).slots)
         try:
             config = _resnet(slots) if "model.1.weight" in slots else _unet(slots)
         except (KeyError, IndexError) as error:
@@ -43,13 +39,12 @@ class Junyanz(Format):
         kept = [n for n in slots if not (instance and n.endswith(STATISTICS))]
         tensors = files.tensors(name)
         prefix = _prefix(tensors)
-        card = Card(
-            name=card_name("cyclegan", files.title),
-            summary=f"An image translator, from {files.source}"[:400],
-            generator="cyclegan",
+        card = card_of(
+            files,
+            "cyclegan",
+            "An image translator",
             shape=(config["out_channels"], config["image_size"], config["image_size"]),
             config=config,
-            licence=licence(files),
             paper=PAPER,
         )
         return card, tensors.renamed({prefix + n: f"network.{n}" for n in kept})
@@ -59,9 +54,9 @@ def _prefix(names: Mapping[str, Any]) -> str:
     return "module." if names and all(name.startswith("module.") for name in names) else ""
 
 
-def _slots(header: Header) -> dict[str, Slot]:
-    prefix = _prefix(header.slots)
-    return {name.removeprefix(prefix): slot for name, slot in header.slots.items()}
+def _unprefixed(slots: Mapping[str, Slot]) -> dict[str, Slot]:
+    prefix = _prefix(slots)
+    return {name.removeprefix(prefix): slot for name, slot in slots.items()}
 
 
 def _resnet(slots: Mapping[str, Slot]) -> dict[str, Any]:

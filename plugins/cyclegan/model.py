@@ -33,6 +33,10 @@ class CycleGAN(Generator):
     def shape(self) -> tuple[int, int, int]:
         return self.config.out_channels, self.config.image_size, self.config.image_size
 
+    @property
+    def given_shape(self) -> tuple[int, int, int]:
+        return self.config.in_channels, self.config.image_size, self.config.image_size
+
     def sample(self, noise: Noise, options: Any) -> Iterator[Tensor]:
         images, unit, channels = noise.given, self.config.unit, self.config.in_channels
         if images is None or images.ndim != 4 or images.shape[1] != channels:

@@ -35,6 +35,13 @@ class RePaint(Editor):
     The walk is cut into stretches of ``jump`` steps. From the end of each it is noised back to where it began and
     walked again, ``resamplings`` times in all: so what was made learns what it must fit to. One resampling is
     replacement. A multistep scheduler starts anew with each stretch. It costs ``resamplings`` times the evaluations.
+
+    The last step, to clean data, is walked once, as in the paper ("if u < U and t > 1"): it gives the mean of what the
+    image may be, and the mean of the noised mean, again and again, would end in a mode.
+
+    Every walk over a stretch repeats the scheduler's own error. Of a mixture whose conditional is known, 20 resamplings
+    of 100 steps have mean and deviation right with ``ddpm:variance=large``; ddpm's small variance, which leaves out
+    what is not known of x_0, gives 0.7 of the deviation.
     """
 
     resamplings: Annotated[int, Field(ge=1, le=1000, description="walks over each stretch, 10 in the paper")] = 10
@@ -43,13 +50,22 @@ class RePaint(Editor):
     def edit(self, walk: Walk) -> Iterator[Tensor]:
         if walk.mask is None:
             raise OptionError("repaint fills what a mask says: give a mask, or method=sdedit")
-        denoise, x, levels = walk.keep(walk.wanted()), walk.begin(), walk.grid.levels
-        for first in range(0, len(levels) - 1, self.jump):
-            stretch = replace(walk.grid, levels=levels[first : first + self.jump + 1])
-            for left in reversed(range(self.resamplings)):
+        denoise, x = walk.keep(walk.wanted()), walk.begin()
+        for stretch, times in self.stretches(walk.grid):
+            for left in reversed(range(times)):
                 for after in walk.scheduler.walk(denoise, x, stretch, walk.noise):
                     yield after
                 x = renoise(after, stretch.levels[-1], stretch.levels[0], walk.noise) if left else after
+
+    def stretches(self, grid: Grid) -> Iterator[tuple[Grid, int]]:
+        """The stretches of a grid, with how often each is walked."""
+        if self.resamplings == 1:
+            yield grid, 1
+            return
+        last = len(grid.levels) - 2
+        for first in range(0, last, self.jump):
+            yield replace(grid, levels=grid.levels[first : min(first + self.jump, last) + 1]), self.resamplings
+        yield replace(grid, levels=grid.levels[last:]), 1
 
 
 class Inversion(Editor):

@@ -1,0 +1,186 @@
+"""Control against quality: every registered guidance at several strengths, on a shipped diffusion model.
+
+python benchmarks/guidance.py --budget 60m    measure, and write the files
+python benchmarks/guidance.py --budget 0s     write the files from what was measured so far
+
+It may be stopped and started again at any time; see sampling.py. Threads are torch's own (OMP_NUM_THREADS). Writes
+results/guidance.json with what was measured, and its table (.md) and plot (.svg) beside it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import click
+from guidance_page import markdown, svg
+from pydantic import Field
+from sampling import Bench, Point, Setting, Spent, describe
+
+from genzoo.bench import environment, now
+from genzoo.cli.arguments import parse_duration
+from genzoo.files import write_whole
+from genzoo.frozen import Count, Frozen, Label, Number, Seq, Text
+from genzoo.metric import Metric
+from genzoo.registry import default_zoo
+from genzoo.results import Environment
+
+HERE = Path(__file__).parent
+
+#: The walk of all curves but those of cfgpp, whose identity holds for a first-order solver, and of its neighbour.
+WALK, FIRST_ORDER, STEPS = "unipc:spacing=trailing", "ddim:spacing=trailing", 10
+
+PLAIN = "1"
+SCALES = (1.5, 2.0, 3.0, 5.0)
+
+
+class Family(NamedTuple):
+    """A guidance whose strength is turned up.
+
+    Attributes:
+        spec: a registered name with options, {} standing for the strength.
+        scheduler: of the walk.
+        strengths: in order.
+    """
+
+    spec: str
+    scheduler: str = WALK
+    strengths: Sequence[float] = SCALES
+
+
+#: By the name of the curve. Strength 1 of all but cfgpp and classifier is the plain model, which every curve begins at.
+FAMILIES = {
+    "cfg": Family("cfg:scale={}"),
+    "rescaled": Family("rescaled:scale={}"),
+    "interval": Family("interval:scale={},low=0.3,high=5"),
+    "apg": Family("apg:scale={}"),
+    "cfg-zero-star": Family("cfg-zero-star:scale={}"),
+    "threshold": Family("chain:parts=cfg:scale={}+threshold"),
+    # A shirt is what the classes that are hard to tell apart are taken for.
+    "negative": Family("negative:scale={},labels=6"),
+    "classifier": Family("classifier:extractor=fashion-classifier,scale={}", strengths=(0.25, 0.5, 1.0, 2.0)),
+    "chain": Family("chain:parts=apg:scale={}+interval:low=0.3;high=5+threshold"),
+    "cfg, ddim": Family("cfg:scale={}", FIRST_ORDER),
+    "cfgpp, ddim": Family("cfgpp:scale={}", FIRST_ORDER, (0.4, 0.6, 0.8, 1.0)),
+}
+
+#: What is registered and has no curve.
+LEFT_OUT = {
+    "none": "it is the plain model, where every curve begins",
+    "autoguidance": "no weaker card of the same noise schedule and patch is shipped that it could be led away from",
+}
+
+
+class Reading(Frozen):
+    """A point of a curve.
+
+    Attributes:
+        curve: a name of ``FAMILIES``.
+        strength: of the guidance; null for the plain model, which every curve on its scheduler begins at.
+        point: see there.
+        precision, recall: per cent.
+    """
+
+    curve: Label
+    strength: Number | None
+    point: Point
+    precision: Number | None
+    recall: Number | None
+
+
+class Control(Frozen):
+    """Everything that was measured, with what it takes to repeat it.
+
+    Attributes:
+        made: when, ISO 8601, UTC.
+        command: what repeats it.
+        model, weights: the card's name and the sha256 of its weights.
+        dataset, extractor, digest: what images are compared and recognised with.
+        n: images of each point.
+        readings: by curve and strength.
+        left_out: guidance -> why it has no curve.
+    """
+
+    format: Literal["genzoo.guidance/1"] = "genzoo.guidance/1"
+    made: Label
+    command: Text
+    environment: Environment
+    model: Label
+    weights: Label
+    dataset: Label
+    extractor: Label
+    digest: Label
+    n: Count
+    readings: Seq[Reading] = Field(min_length=1)
+    left_out: dict[str, str] = Field(default_factory=dict)
+
+
+def settings(names: Sequence[str]) -> Iterator[tuple[str, float | None, Setting]]:
+    """(curve, strength, setting): the plain models, then the weakest of every curve, and so on."""
+    for scheduler, name in {FAMILIES[name].scheduler: name for name in reversed(names)}.items():
+        yield name, None, Setting(scheduler=scheduler, steps=STEPS, guidance=PLAIN)
+    for turn in range(max(len(FAMILIES[name].strengths) for name in names)):
+        for name in names:
+            spec, scheduler, strengths = FAMILIES[name]
+            if turn < len(strengths):
+                guidance = spec.format(f"{strengths[turn]:g}")
+                yield name, strengths[turn], Setting(scheduler=scheduler, steps=STEPS, guidance=guidance)
+
+
+def readings(bench: Bench, names: Sequence[str], n: int) -> Iterator[Reading]:
+    """The points of the curves; raises Spent where the time is up."""
+    metrics: list[Metric] = [bench.zoo.make("metric", name) for name in ("precision", "recall")]
+    for name, strength, setting in settings(names):
+        point = bench.measure(setting, n)
+        seen, _ = bench.features(setting, n)  # kept from the measurement
+        found = [metric(seen[:n], bench.reference) for metric in metrics]
+        precision, recall = (100 * estimate.value if estimate else None for estimate in found)
+        yield Reading(curve=name, strength=strength, point=point, precision=precision, recall=recall)
+
+
+@click.command()
+@click.option("--model", default="ddpm.fashion-mnist", show_default=True, help="A diffusion model of the catalogue.")
+@click.option("-n", "--count", default=500, show_default=True, type=click.IntRange(min=20), help="Images a point.")
+@click.option("--curves", default="", help=f"Some of {'; '.join(FAMILIES)}, with semicolons between.")
+@click.option("--budget", default="60m", show_default=True, help="Time, as 90s, 60m, 2h.")
+@click.option("--work", type=click.Path(path_type=Path), default=HERE / "run-guidance", help="Folder of what is kept.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=HERE / "results" / "guidance.json")
+def main(model: str, count: int, curves: str, budget: str, work: Path, out: Path) -> None:
+    """Measure the guidances; write their curves, table and plot."""
+    names = [name.strip() for name in curves.split(";") if name.strip()] or list(FAMILIES)
+    if not set(names) <= FAMILIES.keys():
+        raise click.BadParameter(f"write some of {'; '.join(FAMILIES)}", param_hint="--curves")
+    bench = Bench(default_zoo(), model, work, parse_duration(budget))
+    found: list[Reading] = []
+    try:
+        for reading in readings(bench, names, count):
+            found.append(reading)
+            click.echo(f"{describe(reading.point)}, {reading.point.accuracy:.1f} % recognised", err=True)
+    except Spent as spent:
+        click.echo(f"{spent}; the same command goes on from here", err=True)
+    if not found:
+        return
+    result = Control(
+        made=now(),
+        command=shlex.join(["python", *sys.argv]),
+        environment=environment("cpu"),
+        model=bench.card.name,
+        weights=bench.weights,
+        dataset=bench.card.data,
+        extractor=bench.extractor.name,
+        digest=bench.extractor.digest,
+        n=count,
+        readings=tuple(sorted(found, key=lambda r: (list(FAMILIES).index(r.curve), r.strength or 0))),
+        left_out=LEFT_OUT,
+    )
+    write_whole(out, result.model_dump_json(indent=1) + "\n")
+    write_whole(out.with_suffix(".md"), markdown(result))
+    write_whole(out.with_suffix(".svg"), svg(result))
+    click.echo(markdown(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""torch.compile for a row: what it made of a network, and no silence where it gave up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from genzoo.bench.records import Compile
+from genzoo.errors import GenzooError
+
+if TYPE_CHECKING:
+    from genzoo.bench.devices import Device
+
+
+class Refused(GenzooError):
+    """A row that would not be what it says it is."""
+
+
+def compiled(
+    device: Device, modules: Sequence[nn.Module], mode: Compile, call: Callable[[], object]
+) -> tuple[float, dict[str, str]]:
+    """Compile modules in place: (seconds of the first call after it, what the compiler made, for the row).
+
+    Args:
+        device: whose clock is used.
+        modules: see ``calls.Tree.compilable``.
+        mode: torch.compile's, not "off".
+        call: makes images; all calls that are timed later are like it.
+
+    Raises Refused where the compiler leaves the modules as they were, or leaves out what the mode promises.
+    """
+    if not modules:
+        raise Refused("the model calls no module that could be compiled; leave --compile off")
+    import torch._dynamo
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    for module in modules:
+        module.compile(mode=None if mode == "default" else mode, dynamic=False)
+    # By itself, torch goes on without the compiler once it has compiled the same code too often.
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        seconds = device.lap(call).wall
+    graphs, skipped = counters["stats"]["unique_graphs"], counters["inductor"]["cudagraph_skips"]
+    if not graphs:
+        raise Refused("torch.compile found nothing to compile in this model; leave --compile off")
+    if mode == "reduce-overhead" and skipped:
+        raise Refused("torch.compile left out CUDA graphs, which are what reduce-overhead is for; name default")
+    made = {"graphs": graphs, "graph_breaks": sum(counters["graph_break"].values()), "cuda_graphs_skipped": skipped}
+    return seconds, {name: str(count) for name, count in made.items()}

@@ -1,0 +1,60 @@
+"""Quality that was measured once, beside times that were measured by the whole protocol, here or elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from genzoo.bench.records import Benchmark, Row
+from genzoo.errors import ResultsError
+from genzoo.results import ModelResult, Rate, Results, Speed
+
+
+def timed(results: Results, benchmark: Benchmark) -> Results:
+    """Results whose models have the times of a benchmark, in float32 and not compiled, in place of their own.
+
+    A model takes the rows of the same weights and options, and says where they were measured and by which command;
+    without such rows, or without one of batch 1, it stays as it is.
+
+    Raises ResultsError where no model has any.
+    """
+    models = tuple(_timed(model, results, benchmark) for model in results.models)
+    if models == results.models:
+        raise ResultsError(
+            "no model of these results was timed by genzoo bench with the same weights and options, in fp32, not "
+            "compiled and at batch 1; name the models of the results, and give --batch 1,8,64"
+        )
+    return results.model_copy(update={"models": models})
+
+
+def _timed(model: ModelResult, results: Results, benchmark: Benchmark) -> ModelResult:
+    rows = [row for row in benchmark.rows if _fits(row, model)]
+    single = next((row for row in rows if row.task.batch == 1), None)
+    if single is None:
+        return model
+    same = benchmark.environment == (model.environment or results.environment)
+    elsewhere = {} if same else {"environment": benchmark.environment, "command": benchmark.command}
+    return model.model_copy(update={"speed": _speed(single, rows), **elsewhere})
+
+
+def _fits(row: Row, model: ModelResult) -> bool:
+    task = row.task
+    plain = (task.dtype, task.compile, task.replicas) == ("fp32", "off", 1)
+    return row.status == "ok" and plain and (row.weights, row.options) == (model.weights, model.options)
+
+
+def _speed(single: Row, rows: Sequence[Row]) -> Speed:
+    """The rows of one model as a comparison tells them; ``single`` is that of batch 1."""
+    best = max(rows, key=lambda row: row.images_per_second or 0)
+    rates = {row.task.batch: row.images_per_second or 0 for row in rows}
+    return Speed(
+        load_seconds=single.load_seconds or 0,
+        first_seconds=single.first_seconds or 0,
+        latency=single.whole.wall if single.whole else (),
+        batch=best.task.batch,
+        batch_seconds=best.whole.wall if best.whole else (),
+        tried=tuple(Rate(batch=batch, images_per_second=rate) for batch, rate in sorted(rates.items())),
+        peak_bytes=best.memory.peak if best.memory else None,
+        base_bytes=best.memory.base if best.memory else None,
+        nfe=best.nfe or 0,
+        flops=best.flops,
+    )
