@@ -1,16 +1,19 @@
 """A training step of genzoo against one of the plain diffusers loop: same network, batch and precision, in turns.
 
-python benchmarks/training.py                      the shipped recipe's network, batch 128, float32 and bfloat16
+python benchmarks/training.py                      the shipped model's recipe, float32 and bfloat16
 
+genzoo's step is one of ``genzoo train``: with the order of the data, its batch made of bytes, its log and its checks.
 The plain loop is that of diffusers' training example: UNet2DModel, DDPMScheduler.add_noise, mean squared error, AdamW,
-gradient clipping and EMAModel. Both draw their noise and times, and keep an average of the weights.
+gradient clipping and EMAModel; its batch costs it nothing, for it is always the same. Both draw their noise and times,
+and keep an average of the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import click
 import diffusers
@@ -19,26 +22,32 @@ import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
 from ratios import Clock, Ratio, Rows, interleaved
 
-from genzoo.data import Images
-from genzoo.frozen import Count, Frozen, Seq
-from genzoo.recipe import Batch, autocast
+from genzoo.cli.train import recipe_path
+from genzoo.frozen import Count, Frozen, Label, Seq
+from genzoo.recipe import autocast
+from genzoo.recipe_file import RecipeFile, read_recipe
 from genzoo.registry import default_zoo
+from genzoo.train import Progress, train
 
 HERE = Path(__file__).parent
 
-#: The shipped network in diffusers' terms, on its folded images.
-NETWORK = {
-    "sample_size": 14, "in_channels": 4, "out_channels": 4, "layers_per_block": 2, "block_out_channels": (48, 96),
-    "attention_head_dim": 32, "norm_num_groups": 8, "num_class_embeds": 11,
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-}  # fmt: skip
-
 CPU = torch.device("cpu")
+
+#: No checkpoint and no preview falls into what is timed.
+NEVER = 10**9
 
 
 class Step(Frozen):
-    """One precision: how many times faster a step of genzoo is."""
+    """One precision: how many times faster a step of genzoo is.
 
+    Attributes:
+        recipe: whose network and batch both train.
+        precision: of both.
+        batch: images a step.
+        speedup: of the seconds of a step.
+    """
+
+    recipe: Label
     precision: Literal["fp32", "bf16"]
     batch: Count
     speedup: Ratio
@@ -51,35 +60,31 @@ class Steps(Rows):
     rows: Seq[Step]
 
 
-def ours(images: torch.Tensor, labels: torch.Tensor, precision: str) -> Callable[[], object]:
-    """A step of the diffusion recipe."""
-    family = default_zoo().find("recipe", "diffusion")
-    network = {"kind": "unet", **{key: list(v) if isinstance(v, tuple) else v for key, v in NETWORK.items()}}
-    model = {"network": network, "patch": 2, "num_classes": 10}
-    settings = {"model": model, "rate": {"peak": 1e-3}, "precision": precision}
-    names = tuple(str(i) for i in range(10))
-    pixels = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
-    data = Images(pixels, torch.zeros(1, dtype=torch.int64), names, "noise", "train")
-    recipe = family(family.Config(**settings), data, steps=1000, device=CPU)
-    stream, batch = torch.Generator().manual_seed(0), Batch(images, labels, 0)
-    return lambda: recipe.step(batch, stream)
+def ours(file: RecipeFile, out: Path) -> Iterator[Progress]:
+    """A run of ``genzoo train``, a step at a time."""
+    return train(file, out, zoo=default_zoo())
 
 
-def plain(images: torch.Tensor, labels: torch.Tensor, precision: str) -> Callable[[], object]:
-    """A step of the plain loop, on images that were folded before it."""
-    torch.manual_seed(0)
-    network = diffusers.UNet2DModel(**NETWORK).train()
+def plain(file: RecipeFile) -> Callable[[], float]:
+    """A step of the plain loop, with the recipe's network, on a batch that was folded before it."""
+    settings = file.settings
+    images = file.data.load(default_zoo(), "train")
+    clean = F.pixel_unshuffle(images.floats(slice(file.batch)), settings["model"].get("patch", 1))
+    labels = images.labels[: file.batch]
+    torch.manual_seed(file.seed)
+    network = diffusers.UNet2DModel(**described(settings["model"]["network"])).train()
     scheduler = diffusers.DDPMScheduler(num_train_timesteps=1000)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    average = EMAModel(network.parameters(), decay=0.999)
-    clean = F.pixel_unshuffle(images, 2)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=settings["rate"]["peak"], weight_decay=settings.get("weight_decay", 0.0)
+    )
+    average = EMAModel(network.parameters(), decay=settings["average"])
 
     def step() -> float:
         noise = torch.randn_like(clean)
         times = torch.randint(0, 1000, (len(clean),))
         noisy = scheduler.add_noise(clean, noise, times)
-        kept = torch.where(torch.rand(len(clean)) < 0.1, 10, labels)
-        with autocast(CPU, precision):
+        kept = torch.where(torch.rand(len(clean)) < settings["condition_dropout"], len(images.classes), labels)
+        with autocast(CPU, settings["precision"]):
             loss = F.mse_loss(network(noisy, times, class_labels=kept).sample.float(), noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -91,31 +96,44 @@ def plain(images: torch.Tensor, labels: torch.Tensor, precision: str) -> Callabl
     return step
 
 
-def compare(precision: Literal["fp32", "bf16"], batch: int, repetitions: int, clock: Clock) -> Step:
+def described(network: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's network in diffusers' terms, whose keys it uses."""
+    return {key: value for key, value in network.items() if key != "kind"}
+
+
+def compare(file: RecipeFile, precision: Literal["fp32", "bf16"], repetitions: int, clock: Clock) -> Step:
     """Measure one precision."""
-    stream = torch.Generator().manual_seed(1)
-    images = torch.rand(batch, 1, 28, 28, generator=stream) * 2 - 1
-    labels = torch.randint(0, 10, (batch,), generator=stream)
-    speedup = interleaved(ours(images, labels, precision), plain(images, labels, precision), repetitions, clock)
-    return Step(precision=precision, batch=batch, speedup=speedup)
+    settings = {**file.settings, "precision": precision}
+    file = file.model_copy(update={"settings": settings, "checkpoint_every": NEVER, "preview_every": NEVER})
+    with TemporaryDirectory() as folder:
+        run = ours(file, Path(folder))
+        speedup = interleaved(lambda: next(run), plain(file), repetitions, clock)
+    return Step(recipe=file.name, precision=precision, batch=file.batch, speedup=speedup)
 
 
 @click.command()
+@click.argument("recipe", default="ddpm.fashion-mnist")
 @click.option("--precision", "precisions", default="fp32,bf16", show_default=True)
-@click.option("--batch", default=128, show_default=True, type=click.IntRange(min=1))
+@click.option("--batch", type=click.IntRange(min=1), help="Images a step, in place of the recipe's.")
 @click.option("--repetitions", default=15, show_default=True, type=click.IntRange(min=3))
 @click.option("--clock", default="wall", show_default=True, type=click.Choice(["wall", "process"]))
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=HERE / "results" / "training-speed.json")
-def main(precisions: str, batch: int, repetitions: int, clock: Clock, out: Path) -> None:
-    """Compare the training speed of genzoo and of a plain loop."""
+def main(recipe: str, precisions: str, batch: int | None, repetitions: int, clock: Clock, out: Path) -> None:
+    """Compare the training speed of genzoo and of a plain loop by RECIPE, one of a diffusion model with a U-Net."""
+    file = read_recipe(recipe_path(recipe))
+    if batch is not None:
+        file = file.model_copy(update={"batch": batch})
+    if file.recipe != "diffusion" or file.settings["model"]["network"]["kind"] != "unet":
+        raise click.BadParameter(f"{recipe} trains no U-Net that diffusers has; name one that does: ddpm.fashion-mnist")
     rows = []
     for precision in precisions.split(","):
         if precision not in ("fp32", "bf16"):
             raise click.BadParameter(f"{precision!r}: write fp32, bf16 or both", param_hint="--precision")
-        row = compare(precision, batch, repetitions, clock)  # type: ignore[arg-type]
+        row = compare(file, precision, repetitions, clock)  # type: ignore[arg-type]
         speed = row.speedup
         click.echo(
-            f"{precision}, batch {batch}: {speed.value:.3f} times the plain loop ({speed.low:.3f} to {speed.high:.3f})"
+            f"{precision}, batch {row.batch}: {speed.value:.3f} times the plain loop "
+            f"({speed.low:.3f} to {speed.high:.3f})"
         )
         rows.append(row)
     Steps.of(rows).write(out)

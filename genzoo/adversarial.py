@@ -12,12 +12,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from genzoo.data import Images
-from genzoo.frozen import Frozen
+from genzoo.frozen import Frozen, Share
 from genzoo.generator import Generator
 from genzoo.losses import AdversarialLoss, r1_penalty
 from genzoo.recipe import Batch, LearningRate, Recipe, check_fit, update_average
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class AdversarialConfig(Frozen):

@@ -17,7 +17,11 @@ from genzoo.weights import read, write
 
 Part = nn.Module | torch.optim.Optimizer
 
+#: How many checkpoints stay: one more than is needed, for the newest may be damaged.
 KEEP = 2
+
+#: What to do about a run whose numbers are no longer finite. Its settings are part of it: no resuming with others.
+REMEDY = "the last good checkpoint is kept; train anew, into another --out, at a lower rate or with precision: fp32"
 
 
 def flatten(tree: Any, path: str = "") -> tuple[dict[str, Tensor], Any]:
@@ -61,17 +65,21 @@ class Checkpoints:
     def __init__(self, folder: Path, run: str) -> None:
         self.folder, self.run = folder, run
 
+    def records(self) -> list[Path]:
+        """The record of every checkpoint, damaged ones too, by step; none where the folder is not made yet."""
+        return sorted(self.folder.glob("step-*.json"))
+
     def save(self, step: int, parts: Mapping[str, Part], progress: Mapping[str, Any]) -> None:
         """Save the state after ``step`` steps; older checkpoints beyond the last two are removed."""
         tensors, shape = flatten({name: part.state_dict() for name, part in parts.items()})
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                raise NotFinite(f"{name} is not finite after step {step}; the last good checkpoint is kept")
+                raise NotFinite(f"{name} is not finite after step {step}; {REMEDY}")
         path = self.folder / f"step-{step:08d}.safetensors"
         asset = write(path, tensors)
         record = {"step": step, "run": self.run, "sha256": asset.sha256, "shape": shape, "progress": dict(progress)}
         write_whole(path.with_suffix(".json"), json.dumps(record))
-        for old in sorted(self.folder.glob("step-*.json"))[:-KEEP]:
+        for old in self.records()[:-KEEP]:
             # The record first: a checkpoint without one does not count.
             old.unlink()
             old.with_suffix(".safetensors").unlink(missing_ok=True)
@@ -81,10 +89,10 @@ class Checkpoints:
 
         A damaged one is passed over with a warning; if all are damaged that is a TrainingError, not a silent restart.
         """
-        records = sorted(self.folder.glob("step-*.json"), reverse=True)
+        records = self.records()
         if not records:
             return None
-        for path in records:
+        for path in reversed(records):
             try:
                 record, tensors = self._read(path)
             except (WeightsError, ValueError, KeyError, OSError) as error:

@@ -135,6 +135,6 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def finite_norm(parameters: Iterable[Tensor], limit: float) -> float:
-    """Clip the gradients' total norm to ``limit``; returns the norm before clipping."""
+def clip_gradients(parameters: Iterable[Tensor], limit: float) -> float:
+    """Scale the gradients down to a total norm of at most ``limit``; returns the norm that they had."""
     return float(torch.nn.utils.clip_grad_norm_(parameters, limit))

@@ -21,10 +21,10 @@ from genzoo.errors import TrainingError
 from genzoo.files import write_whole
 from genzoo.generator import Generator
 from genzoo.images import grid, save_png
+from genzoo.milestones import Milestone, measured, read_log
 from genzoo.recipe import Recipe
 from genzoo.recipe_file import RecipeFile
 from genzoo.registry import Zoo
-from genzoo.runs import Milestone, measured, read_log
 from genzoo.weights import CARD_FILE, write
 
 
@@ -161,5 +161,6 @@ class Log:
         write_whole(path, "".join(line + "\n" for line in kept))
 
     def write(self, record: dict[str, Any]) -> None:
+        """One line, whole once this returns."""
         with open(self.path, "a") as file:
             file.write(json.dumps(record) + "\n")

@@ -1,39 +1,20 @@
-"""Training runs as they went: milestones, runs of one family from several seeds, and what follows from them.
-
-Light: never imports torch.
-"""
+"""Training runs of one family from several seeds, and what follows from them. Light: never imports torch."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import StringConstraints
 
-from genzoo.frozen import Count, Frozen, Label, Number, Seq, Text
+from genzoo.frozen import Count, Frozen, Label, Seq, Text
+from genzoo.milestones import Milestone
 from genzoo.uncertainty import wilson
 
 #: The metric by which runs are held against each other: lower is better.
 DISTANCE = "frechet"
-
-
-class Milestone(Frozen):
-    """How a training run stood.
-
-    Attributes:
-        step: steps done.
-        seconds: of training so far.
-        scores: measured values by metric, where they were measured.
-        losses: logged values by name, where they were logged.
-    """
-
-    step: Count
-    seconds: Number
-    scores: dict[str, Number] = Field(default_factory=dict)
-    losses: dict[str, Number] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,10 +103,6 @@ class Family(Frozen):
         """Final over best value of the runs that did not fail."""
         return spread(run.divergence(metric) for run in self.runs)
 
-    def seconds(self) -> Spread | None:
-        """How long the runs that did not fail trained."""
-        return spread(run.milestones[-1].seconds for run in self.runs if run.milestones and run.failed is None)
-
     def collapsed(self) -> Share:
         """The runs that collapsed; failed ones are among them."""
         hits = sum(run.collapsed is not None for run in self.runs)
@@ -133,43 +110,8 @@ class Family(Frozen):
         return Share(hits, len(self.runs), low, high)
 
 
-def read_log(path: Path) -> tuple[Milestone, ...]:
-    """The milestones of a run's log.jsonl, by step; a line that a kill cut short ends it. Empty where there is no file.
-
-    A line with images_per_second tells losses, any other one what was measured; the latter may leave the time out,
-    which is then that of the line before.
-    """
-    found: dict[int, dict[str, Any]] = {}
-    seconds = 0.0
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            record = json.loads(line)
-            step, seconds = record.pop("step"), record.pop("seconds", seconds)
-        except (ValueError, KeyError):
-            break
-        kind = "losses" if record.pop("images_per_second", None) is not None else "scores"
-        found.setdefault(step, {"step": step, "seconds": seconds})[kind] = record
-    return tuple(Milestone(**found[step]) for step in sorted(found))
-
-
-def measured(milestones: Sequence[Milestone]) -> tuple[Milestone, ...]:
-    """Those with scores, without the losses, to five digits: a curve for a card."""
-    return tuple(
-        Milestone(step=m.step, seconds=m.seconds, scores={name: float(f"{v:.5g}") for name, v in m.scores.items()})
-        for m in thinned([m for m in milestones if m.scores])
-    )
-
-
-def thinned(milestones: Sequence[Milestone], most: int = 400) -> tuple[Milestone, ...]:
-    """At most so many of them, evenly spaced, the last one always: a curve that fits into a file."""
-    every = -(-len(milestones) // most) or 1
-    return tuple(milestones[::-1][::every][::-1])
-
-
 def spread(values: Iterable[float | None]) -> Spread | None:
     """Of those that are known; None where none is."""
-    import statistics  # brings random and decimal along, which reading a catalogue does without
-
     known = [value for value in values if value is not None]
     if not known:
         return None

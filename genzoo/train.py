@@ -12,14 +12,14 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from genzoo.checkpoints import Checkpoints
+from genzoo.checkpoints import REMEDY, Checkpoints
 from genzoo.data import Batches, Images
 from genzoo.distributed import Replicas, World
 from genzoo.errors import NotFinite, TrainingError
@@ -37,8 +37,8 @@ class Progress:
 
     Attributes:
         step, steps: done, and wanted.
-        values: the means of what was logged since the last event.
-        images_per_second: since the last event.
+        values: what the recipe tells of this step; where a line of the log is written, the means since the line before.
+        images_per_second: since the last line of the log, with all that was written.
         seconds: of training so far, earlier sessions included.
         seconds_left: at the present speed.
         saved: whether a checkpoint was just written.
@@ -90,7 +90,7 @@ def train(
     cls, config = settings_of(zoo, file)
     images = file.data.load(zoo, "train", data)
     checkpoints = Checkpoints(out / "checkpoints", file.run)
-    if not resume and checkpoints.folder.exists() and any(checkpoints.folder.glob("step-*.json")):
+    if not resume and checkpoints.records():
         raise TrainingError(f"{out} holds a run already; go on with --resume, or choose another --out")
     world.wait()  # until all have looked, nobody writes
     with torch.random.fork_rng(devices=[]):
@@ -121,6 +121,33 @@ def _start(record: dict[str, Any] | None, file: RecipeFile, out: Path, world: Wo
     return _Start(step, progress["seconds"])
 
 
+class _Window:
+    """The steps since the last line of the log.
+
+    Args:
+        batch: images a step.
+        began: when, by the monotonic clock.
+    """
+
+    def __init__(self, batch: int, began: float) -> None:
+        self.batch, self.began, self.steps = batch, began, 0
+        self.sums: dict[str, float] = {}
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """One step more, and what was told of it."""
+        self.steps += 1
+        for key, value in values.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        """Over all steps: what only some tell, as a lazy regulariser, counts as 0 in the others."""
+        return {key: total / self.steps for key, total in self.sums.items()}
+
+    def speed(self, now: float) -> float:
+        """Images a second."""
+        return self.steps * self.batch / max(now - self.began, 1e-9)
+
+
 class _Run:
     """A run under way, on one of its processes.
 
@@ -141,21 +168,18 @@ class _Run:
     ) -> Iterator[Progress]:
         """Train to the end, or until the time is over; ``files`` is None on all processes but the first."""
         file, recipe = self.file, self.recipe
-        began = last = time.monotonic()
-        sums: dict[str, float] = {}
-        since = start.step
+        began = time.monotonic()
+        window = _Window(file.batch, began)
         for step in range(start.step, file.steps):
             values = self.step(step)
-            for key, value in values.items():
-                sums[key] = sums.get(key, 0.0) + value
+            window.add(values)
             now, number = time.monotonic(), step + 1
             ends = self.world.any(stop() or (time_limit is not None and now - began >= time_limit))
             logged = ends or number % file.log_every == 0 or number == file.steps
             saved = ends or number % file.checkpoint_every == 0 or number == file.steps
             seconds = start.seconds + now - began
-            means = {key: total / (number - since) for key, total in sums.items()} if logged else values
-            speed = (number - since) * file.batch / max(now - last, 1e-9)
-            left = (file.steps - number) * file.batch / max(speed, 1e-9)
+            means, speed = window.means() if logged else values, window.speed(now)
+            left = (file.steps - number) * file.batch / speed
             if files is not None:
                 if logged:
                     files.log_losses(number, means, speed, seconds)
@@ -163,7 +187,7 @@ class _Run:
                 if saved:
                     files.checkpoints.save(number, recipe.parts(), {"seconds": seconds, "processes": self.world.size})
             if logged:
-                sums, since, last = {}, number, now
+                window = _Window(file.batch, now)
             yield Progress(number, file.steps, means, speed, seconds, left, saved)
             if ends and number < file.steps:
                 return
@@ -186,13 +210,11 @@ class _Run:
         values = self.world.means(values)
         bad = [key for key, value in values.items() if not math.isfinite(value)]
         if bad:
-            raise NotFinite(
-                f"{bad[0]} is {values[bad[0]]} at step {step + 1}; the last good checkpoint is kept: "
-                "lower the learning rate in the recipe, or resume with precision: fp32"
-            )
+            raise NotFinite(f"{bad[0]} is {values[bad[0]]} at step {step + 1}; {REMEDY}")
         return values
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
+    """32 bits that a run's seed, the step and, but for the first process, its rank decide."""
     digest = hashlib.sha256(":".join(map(str, (seed, step, *([rank] if rank else [])))).encode()).digest()
     return int.from_bytes(digest[:4], "little")

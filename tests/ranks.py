@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from genzoo.checkpoints import flatten
 from genzoo.distributed import Replicas, World, joined
 from genzoo.errors import GenzooError
-from genzoo.recipe import Batch, LearningRate, Recipe, Trained, finite_norm
+from genzoo.recipe import Batch, LearningRate, Recipe, Trained, clip_gradients
 from genzoo.registry import default_zoo
 from genzoo.samples import sample
 from genzoo.weights import write
@@ -39,7 +39,7 @@ class Plain(Recipe):
         self.optimizer.zero_grad(set_to_none=batch.step % 2 == 0)
         loss = torch.nn.functional.cross_entropy(self.model(batch.images), batch.labels)
         loss.backward()
-        norm = finite_norm(self.model.parameters(), 0.1)
+        norm = clip_gradients(self.model.parameters(), 0.1)
         self.optimizer.step()
         return {"loss": float(loss.detach()), "norm": norm}
 

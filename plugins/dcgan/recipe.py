@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from genzoo.adversarial import AdversarialConfig, AdversarialRecipe, Share
+from genzoo.adversarial import AdversarialConfig, AdversarialRecipe
 from genzoo.data import Images
-from genzoo.frozen import Frozen
+from genzoo.frozen import Frozen, Share
 from genzoo.losses import LOSSES
 from genzoo.recipe import Trained
 from genzoo_plugins.dcgan.model import DCGAN

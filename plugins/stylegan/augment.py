@@ -15,11 +15,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from genzoo.frozen import Frozen
+from genzoo.frozen import Frozen, Share
 
 __all__ = ["Augment", "AugmentConfig"]
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class AugmentConfig(Frozen):

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from genzoo.cards import Card
-from genzoo.errors import WeightsError
-from genzoo.formats import Files, Format, FormatError, bare_checkpoint, card_name, licence
+from genzoo.formats import BareFormat, Files, FormatError, bare_checkpoint, card_of
 from genzoo.tensors import Slot, Tensors
 from genzoo_plugins.stylegan.network import Network, StyleGANConfig
 
@@ -27,14 +26,10 @@ MEAN = "latent_avg"
 DRAWN = 4096
 
 
-class Rosinality(Format):
+class Rosinality(BareFormat):
     """``g_ema`` (or ``g``) with ``latent_avg``, where the file holds one; sizes follow from names and shapes."""
 
-    def detect(self, files: Files) -> str | None:
-        try:
-            slots = files.header(bare_checkpoint(files)).slots
-        except WeightsError as error:
-            return str(error)
+    def lacks(self, slots: Mapping[str, Slot]) -> str | None:
         prefix = _prefix(slots)
         if prefix is None or f"{prefix}conv1.conv.modulation.weight" not in slots:
             return f"no tensors {FIRST} and conv1.conv.modulation.weight"
@@ -54,13 +49,12 @@ class Rosinality(Format):
         shown = tensors.renamed({prefix + n: f"network.{n}" for n in own if n != MEAN})
         mean = tensors[MEAN] if MEAN in tensors else _mean(StyleGANConfig.model_validate(config), shown)
         shown["mean_latent"] = mean.reshape(1, -1)
-        card = Card(
-            name=card_name("stylegan", files.title),
-            summary=f"A StyleGAN2, from {files.source}"[:400],
-            generator="stylegan",
+        card = card_of(
+            files,
+            "stylegan",
+            "A StyleGAN2",
             shape=(config["channels"], config["image_size"], config["image_size"]),
             config=config,
-            licence=licence(files),
             paper=PAPER,
         )
         return card, shown

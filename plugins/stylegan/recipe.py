@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from genzoo.adversarial import AdversarialConfig, AdversarialRecipe, Share
+from genzoo.adversarial import AdversarialConfig, AdversarialRecipe
 from genzoo.data import Images
 from genzoo.errors import TrainingError
-from genzoo.frozen import Frozen
+from genzoo.frozen import Frozen, Share
 from genzoo.losses import non_saturating
 from genzoo.recipe import Trained
 from genzoo_plugins.stylegan.augment import Augment, AugmentConfig
