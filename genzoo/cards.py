@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from genzoo.documents import Document, DocumentError, load
 from genzoo.errors import CardError
 from genzoo.frozen import Frozen, Seq, Size
-from genzoo.runs import Milestone
+from genzoo.milestones import Milestone
 
 #: One line of text without control characters and overrides of the reading direction: inert in a terminal.
 Line = Annotated[

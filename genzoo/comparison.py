@@ -1,11 +1,10 @@
 """Compare models in one run: the same seeds, labels, reference, extractor and machine for all of them.
 
-``compare`` is a generator of events, so that progress bars belong to whoever listens; the last event holds the results.
+``Comparison.run`` is a generator of events, so that progress bars belong to whoever listens.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,18 +16,17 @@ from genzoo import bench, evaluate
 from genzoo.cards import Card
 from genzoo.errors import GenzooError, OptionError, cause, shorten
 from genzoo.evaluate import Evaluator
-from genzoo.generator import DEFAULT_BATCH, check_known, fitting_options, read_options
+from genzoo.events import Event
+from genzoo.generator import DEFAULT_BATCH, check_known, check_specs, fitting_options, read_options
 from genzoo.generator import Generator as Model
 from genzoo.metric import Features
 from genzoo.registry import Zoo
 from genzoo.results import ModelResult, Neighbours, Results
 from genzoo.sheets import neighbours_of, sheet_of
 from genzoo.spec import plain_options
-from genzoo.subject import Event, Subject, Work
+from genzoo.subject import Subject, Work
 from genzoo.weights import find_card
 
-#: Images at each point of a control curve.
-CONTROL_N = 200
 #: The row of real images, the floor.
 DATA_ROW = "real images"
 #: Fewer images say nothing.
@@ -64,7 +62,7 @@ class Request:
     batch: int = DEFAULT_BATCH
     device: str = "cpu"
     exact: bool = False
-    control_n: int = CONTROL_N
+    control_n: int = 0
     speed: bool = True
     quick: bool = False
     command: str = "genzoo compare"
@@ -154,9 +152,7 @@ class Comparison:
                     f"{card.name} changes given images; leave it out: models are compared from noise alone"
                 )
             read_options(family, card, fitting_options(family, options))
-        for kind in ("scheduler", "guidance"):
-            if isinstance(options.get(kind), str):
-                self.zoo.make(kind, options[kind])
+        check_specs(self.zoo, options)
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:
@@ -165,7 +161,10 @@ class Comparison:
         return Evaluator(self.extractor, reference, self.metrics)
 
     def run(self) -> Iterator[Event]:
-        """Measure real images, then every model."""
+        """Measure real images, then every model; one that fails becomes a row that says why.
+
+        Raises GenzooError where no model could be measured.
+        """
         yield Event(f"{DATA_ROW}: looking at them", 0, 1)
         # First: a metric that needs more images than there are, or that fails, says so before any is generated.
         self.floor = yield from self._floor()
@@ -173,7 +172,6 @@ class Comparison:
             self.rows.append((yield from self._row(name)))
         if all(row.failed for row in self.rows):
             raise GenzooError(f"no model could be measured; {self.rows[0].name}: {self.rows[0].failed}")
-        yield Event("done", 1, 1, self.results())
 
     def _row(self, name: str) -> Work[ModelResult]:
         """Measure one model; one that fails becomes a row that says why."""
@@ -241,25 +239,19 @@ class Comparison:
         return pixels
 
     def _floor(self) -> Work[ModelResult | None]:
-        """As many real training images held against the reference: what a perfect model would reach here.
-
-        As many repetitions as there are images for. To a check on copies they are what a model that copies nothing
-        makes: it sees the other training images alone.
-        """
+        """The row of real images, in as many repetitions as there are images for."""
         reference, n = self.evaluator.reference, self.request.n
-        train = reference.train
-        repeats = min(self.request.repeats, len(train) // n if train is not None else 0)
-        if train is None or not repeats:
+        repeats = evaluate.floor_repeats(reference, n, self.request.repeats)
+        if not repeats:
             return None
         yield Event(f"{DATA_ROW}: measuring", 0, 1)
-        count = n * repeats
-        others = dataclasses.replace(reference, train=train[count:] if len(train) > count else None)
         times = f"{repeats} times {n}" if repeats > 1 else str(n)
         return ModelResult(
             name=DATA_ROW,
             kind="data",
-            summary=f"{times} training images held against the test split: what a perfect model would reach",
-            scores=evaluate.measure_metrics(self.metrics, train[:count], others, repeats),
+            summary=f"{times} training images held against the test split: what a perfect model would reach. A measure "
+            "that takes no reference sees images of the test split",
+            scores=evaluate.measure_floor(self.metrics, reference, n, repeats),
         )
 
     def results(self) -> Results:
@@ -281,12 +273,3 @@ class Comparison:
             batch=request.batch,
             models=(*self.rows, *([self.floor] if self.floor else [])),
         )
-
-
-def compare(zoo: Zoo, request: Request) -> Iterator[Event]:
-    """Compare models; the last event holds the results.
-
-    Raises GenzooError before anything is computed for whatever the user got wrong; a model that fails later is a row
-    that says so.
-    """
-    yield from Comparison(zoo, request).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -185,6 +186,33 @@ def measure_metrics(
                 scores.append(score_of(name, metric, estimates))
     finally:
         torch.set_num_threads(threads)
+    return tuple(scores)
+
+
+def floor_repeats(reference: Reference, n: int, wanted: int) -> int:
+    """Repetitions of n images that there are training images for, at most ``wanted``."""
+    return 0 if reference.train is None else min(wanted, len(reference.train) // n)
+
+
+def measure_floor(metrics: Mapping[str, Metric], reference: Reference, n: int, repeats: int = 1) -> tuple[Score, ...]:
+    """What real images score in place of generated ones: what a perfect model would reach here.
+
+    The first training images are judged, as a model's are. To a check on copies they are what a model that copies
+    nothing makes: it sees the other training images alone. A metric that looks at no reference judges held-out images,
+    where there are as many: an extractor that learned from the training images knows those too well.
+
+    Args:
+        metrics: by name.
+        reference: what models are held against; it has n times ``repeats`` training images at least.
+        n, repeats: as of the models.
+    """
+    count, train = n * repeats, cast(Features, reference.train)
+    others = dataclasses.replace(reference, train=train[count:] if len(train) > count else None)
+    unseen = reference if len(reference) >= count else train
+    scores: list[Score] = []
+    for name, metric in metrics.items():
+        real = unseen if metric.alone else train
+        scores += measure_metrics({name: metric}, real[:count], others, repeats)
     return tuple(scores)
 
 

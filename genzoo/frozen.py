@@ -21,6 +21,9 @@ Real = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 Number = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 
+#: A part of a whole.
+Share = Annotated[float, Field(ge=0, le=1)]
+
 #: What names something to people, and some sentences.
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=4000)]
@@ -32,4 +35,5 @@ class Frozen(BaseModel):
     Unknown keys, wrong types (``"20"`` for an int, ``true`` for a number), NaN and infinity are refused.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    # A validator is built when it is first used: a command that lists the catalogue needs one of dozens.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)

@@ -2,6 +2,8 @@
 
 Whole times, as the field counts them: leading, trailing, linspace, quadratic. Times between, where the schedule
 interpolates and the network is told a fraction: uniform, karras, exponential (also log-snr), beta, and listed times.
+Those between can be kept within bounds of sigma / alpha: a cosine schedule, or one rescaled to end in pure noise,
+begins far beyond every level at which anything can be told from noise, and a ramp would spend most of its steps there.
 """
 
 from __future__ import annotations
@@ -27,7 +29,15 @@ BETA = 0.6
 
 
 def times(
-    schedule: NoiseSchedule, steps: int, spacing: Spacing, *, offset: int = 0, rho: float = 7.0, shift: float = 1.0
+    schedule: NoiseSchedule,
+    steps: int,
+    spacing: Spacing,
+    *,
+    offset: int = 0,
+    rho: float = 7.0,
+    shift: float = 1.0,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
 ) -> list[float]:
     """The times of a walk of ``steps`` evaluations, which fall strictly to 0; one alone is the noisy end.
 
@@ -38,21 +48,35 @@ def times(
         offset: added to every leading time.
         rho: the exponent of karras.
         shift: of uniform: t / T becomes shift t / (T + (shift - 1) t) (Esser et al. 2024, eq. 23).
+        sigma_max: the first sigma / alpha of times between, where the schedule begins above it; None for its own. The
+            time there takes the place of T.
+        sigma_min: the last sigma / alpha of karras, exponential and beta, where the schedule ends below it; None for
+            its own.
     """
-    length = schedule.length
-    check_steps(steps, length)
+    if spacing in ("leading", "trailing", "linspace", "quadratic"):
+        return spaced_times(steps, schedule.length, spacing, offset)
+    check_steps(steps, schedule.length)
+    top = bounded(schedule, sigma_max) if sigma_max is not None else float(schedule.length)
     if spacing == "uniform":
         shares = [1 - i / steps for i in range(steps)]
-        # The minimum is against rounding alone, which must not leave the schedule.
-        return [length * min(shift * u / (1 + (shift - 1) * u), 1.0) for u in shares] + [0.0]
+        # Written so that 1 stays 1, whatever the rounding.
+        return [top * u / (u + (1 - u) / shift) for u in shares] + [0.0]
+    if steps == 1:
+        return [top, 0.0]
+    last = bounded(schedule, sigma_min) if sigma_min is not None else 1.0
+    if not last < top:
+        raise OptionError(f"sigma_min={sigma_min} leaves nothing below the first level; give a smaller one")
     if spacing == "beta":
-        shares = [1 - i / max(steps - 1, 1) for i in range(steps)]
-        return [1 + (length - 1) * q for q in beta_quantiles(shares, BETA, BETA)] + [0.0]
+        shares = [1 - i / (steps - 1) for i in range(steps)]
+        return [last + (top - last) * q for q in beta_quantiles(shares, BETA, BETA)] + [0.0]
     if spacing == "karras":
-        return _ramped(schedule, steps, lambda s: s ** (1 / rho), lambda r: r**rho)
-    if spacing in ("exponential", "log-snr"):
-        return _ramped(schedule, steps, torch.log, torch.exp)
-    return spaced_times(steps, length, spacing, offset)
+        return _ramped(schedule, top, last, steps, lambda s: s ** (1 / rho), lambda r: r**rho)
+    return _ramped(schedule, top, last, steps, torch.log, torch.exp)
+
+
+def bounded(schedule: NoiseSchedule, sigma: float) -> float:
+    """The time, from 1 to the schedule's last, whose sigma / alpha is nearest to ``sigma``."""
+    return max(float(schedule.times_of_log_snr(torch.tensor([-math.log(sigma)], dtype=torch.float64))), 1.0)
 
 
 def check_steps(steps: int, length: int) -> None:
@@ -135,24 +159,26 @@ def _beta_series(x: Tensor, a: float, b: float) -> Tensor:
 
 
 def _ramped(
-    schedule: NoiseSchedule, steps: int, forth: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]
+    schedule: NoiseSchedule,
+    top: float,
+    last: float,
+    steps: int,
+    forth: Callable[[Tensor], Tensor],
+    back: Callable[[Tensor], Tensor],
 ) -> list[float]:
-    """Times whose sigma / alpha are even under ``forth``, from the schedule's last level to its first.
+    """Times whose sigma / alpha are even under ``forth``, from ``top`` to ``last``.
 
-    Where the last level is pure noise, sigma / alpha has no end there: the ramp covers the levels below it, and its
+    Where the schedule ends in pure noise, sigma / alpha has no end there: the ramp covers the levels below it, and its
     first time moves up to the last level.
     """
-    length = float(schedule.length)
-    if steps == 1:
-        return [length, 0.0]
     # An alpha that is nothing but rounding is no end either: the ramp would spend most of its steps in pure noise.
-    top = length - 1 if schedule.level(length)[0] < 1e-6 else length
-    alphas, sigmas = schedule.levels(torch.tensor([top, 1.0], dtype=torch.float64))
-    first, last = forth(sigmas / alphas)
+    begin = top - 1 if schedule.level(top)[0] < 1e-6 else top
+    alphas, sigmas = schedule.levels(torch.tensor([begin, last], dtype=torch.float64))
+    high, low = forth(sigmas / alphas)
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
-    inner: list[float] = schedule.times_of_log_snr(-torch.log(back(first + (last - first) * ramp))).tolist()
+    inner: list[float] = schedule.times_of_log_snr(-torch.log(back(high + (low - high) * ramp))).tolist()
     # The ends are exact, whatever the rounding on the way there and back.
-    return [length, *inner[1:-1], 1.0, 0.0]
+    return [top, *inner[1:-1], last, 0.0]
 
 
 def _ramp(end: float, steps: int) -> list[float]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from genzoo.denoiser import Condition, Denoiser
 from genzoo.frozen import Frozen
 from genzoo.scheduler import Denoise, Grid, Level
+
+if TYPE_CHECKING:
+    from genzoo.registry import Zoo
 
 
 class Guidance(Frozen, ABC):
@@ -30,6 +34,10 @@ class Guidance(Frozen, ABC):
     def evaluations_at(self, level: Level) -> int:
         """Evaluations of a call at one level."""
         return self.evaluations
+
+    def within(self, zoo: Zoo) -> Guidance:
+        """This guidance for a model whose names are looked up in ``zoo``: itself, unless it names things as well."""
+        return self
 
     def over(self, grid: Grid) -> Guidance:
         """This guidance for a walk over ``grid``: itself, unless it depends on the walk's times."""

@@ -145,6 +145,7 @@ class Metric(Frozen, ABC):
         better: "lower" or "higher".
         theme: what it tells of: the report makes a table of each.
         pooled: whether it wants the images of all repetitions at once, rather than one value for each.
+        alone: whether it looks at the images alone, and at no reference.
     """
 
     title: ClassVar[str]
@@ -154,6 +155,7 @@ class Metric(Frozen, ABC):
     theme: ClassVar[Theme] = "quality"
     about: ClassVar[str] = ""
     pooled: ClassVar[bool] = False
+    alone: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, fake: Features, reference: Reference) -> Estimate | None:

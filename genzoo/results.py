@@ -16,9 +16,8 @@ from genzoo.cards import Line, Name, Sha256
 from genzoo.errors import ResultsError, explain
 from genzoo.files import open_regular, write_whole
 from genzoo.frozen import Count, Frozen, Label, Number, Seq, Text
-from genzoo.runs import Family as Family
-from genzoo.runs import Milestone as Milestone
-from genzoo.runs import Run as Run
+from genzoo.milestones import Milestone
+from genzoo.runs import Family
 
 R = TypeVar("R", bound="Record")
 

@@ -1,13 +1,32 @@
-"""Specs: a registered object as the text that makes it again, as ``ddim:eta=0.5``. Light: never imports torch."""
+"""Specs: the text that makes a registered object, as ``ddim:eta=0.5``. Light: never imports torch."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from genzoo.documents import scalar
+from genzoo.errors import OptionError
 from genzoo.frozen import Frozen
-from genzoo.registry import Zoo
+
+if TYPE_CHECKING:
+    from genzoo.registry import Zoo
+
+
+def parse(spec: str, kind: str) -> tuple[str, dict[str, Any]]:
+    """The name and the options of ``name`` or ``name:key=value,key=value``; ``kind`` says in errors of what."""
+    name, _, rest = spec.partition(":")
+    given: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise OptionError(f"{kind} {spec!r}: write options as name:key=value,key=value")
+        if key in given:
+            raise OptionError(f"{kind} {spec!r}: {key} stands there twice")
+        given[key] = scalar(value.strip())
+    return name.strip(), given
 
 
 def describe(thing: Frozen, zoo: Zoo) -> str:

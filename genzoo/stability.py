@@ -18,11 +18,13 @@ from typing import cast
 
 from genzoo import bench, evaluate
 from genzoo.errors import NotFinite, OptionError, ResultsError
+from genzoo.events import Event
+from genzoo.milestones import read_log, thinned
 from genzoo.noise import SEED_LIMIT
 from genzoo.recipe_file import Measure, RecipeFile
 from genzoo.registry import Zoo
 from genzoo.results import Score, Stability, read_record
-from genzoo.runs import DISTANCE, Family, Run, read_log, thinned
+from genzoo.runs import DISTANCE, Family, Run
 from genzoo.train import train
 
 #: Names of what a run is judged by beside the distance: classes that are never made, and variety within one.
@@ -66,18 +68,13 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Event:
-    """How a study stands.
+class RunEvent(Event):
+    """How a study stands: the run in progress, and training steps of all runs.
 
     Attributes:
-        what: the run in progress.
-        done, total: training steps of all runs.
         ended: the run, when it has just ended.
     """
 
-    what: str
-    done: int
-    total: int
     ended: Run | None = None
 
 
@@ -100,7 +97,7 @@ def collapse(run: Run, floor: Mapping[str, float]) -> str | None:
     """
     if run.failed is not None:
         return f"failed: {run.failed}"
-    dropped, variety, real = _last(run, DROPPED), _last(run, VARIETY), floor.get(VARIETY)
+    dropped, variety, real = run.final(DROPPED), run.final(VARIETY), floor.get(VARIETY)
     if dropped:
         return f"{dropped:g} of the data's classes dropped out"
     if variety is not None and real and variety < LEAST_VARIETY * real:
@@ -109,11 +106,6 @@ def collapse(run: Run, floor: Mapping[str, float]) -> str | None:
     if divergence is not None and divergence > MOST_DIVERGENCE:
         return f"it ended {divergence:.2f} times as far from the data as at its best"
     return None
-
-
-def _last(run: Run, metric: str) -> float | None:
-    curve = run.curve(metric)
-    return curve[-1][1] if curve else None
 
 
 class Study:
@@ -155,9 +147,8 @@ class Study:
         extractor = evaluate.find_extractor(self.zoo, measure.extractor, first.data.name)
         reference = evaluate.load_reference(self.zoo, extractor, first.data.name)
         floor: tuple[Score, ...] = ()
-        if reference.train is not None and len(reference.train) >= measure.n:
-            metrics = evaluate.find_metrics(self.zoo, measure.metrics)
-            floor = evaluate.measure_metrics(metrics, reference.train[: measure.n], reference)
+        if evaluate.floor_repeats(reference, measure.n, 1):
+            floor = evaluate.measure_floor(evaluate.find_metrics(self.zoo, measure.metrics), reference, measure.n)
         return Stability(
             made=bench.now(),
             command=self.request.command,
@@ -190,7 +181,7 @@ class Study:
             families[family.name] = family
         return begun.model_copy(update={"families": tuple(families.values())})
 
-    def run(self) -> Iterator[Event]:
+    def run(self) -> Iterator[RunEvent]:
         """Train whatever has not ended yet: all families with the first seed, then with the next."""
         total = len(self.request.seeds) * sum(file.steps for file in self.recipes.values())
         done = 0
@@ -200,20 +191,20 @@ class Study:
                 if run is None:
                     run = yield from self._train(file.model_copy(update={"seed": seed}), done, total)
                 done += file.steps
-                yield Event(f"{name}, seed {seed}", done, total, run)
+                yield RunEvent(f"{name}, seed {seed}", done, total, run)
 
     def _ended(self, name: str, seed: int) -> Run | None:
         runs = next(family.runs for family in self.record.families if family.name == name)
         return next((run for run in runs if run.seed == seed), None)
 
-    def _train(self, file: RecipeFile, done: int, total: int) -> Generator[Event, None, Run]:
+    def _train(self, file: RecipeFile, done: int, total: int) -> Generator[RunEvent, None, Run]:
         """One run, from where it stopped, and its place in the record."""
         request, failed = self.request, None
         folder = request.out / RUNS / file.name / f"seed-{file.seed}"
         steps = train(file, folder, zoo=self.zoo, data=request.data, resume=request.resume, device=request.device)
         try:
             for progress in steps:
-                yield Event(f"{file.name}, seed {file.seed}", done + progress.step, total)
+                yield RunEvent(f"{file.name}, seed {file.seed}", done + progress.step, total)
         except NotFinite as error:
             failed = str(error)
         # A record holds so many milestones and no more.

@@ -13,29 +13,14 @@ from torch import Tensor
 from genzoo import evaluate
 from genzoo.errors import OptionError
 from genzoo.evaluate import Evaluator
+from genzoo.events import Event
 from genzoo.generator import Generator as Model
-from genzoo.results import Results, Setting, Sweep
+from genzoo.results import Setting, Sweep
 
 T = TypeVar("T")
 
 #: What a control curve shows, as far as it is measured at all: control, the quality that it costs, and the variety.
 CONTROL_METRICS = ("label-accuracy", "frechet", "recall")
-
-
-@dataclass(frozen=True)
-class Event:
-    """How a comparison stands.
-
-    Attributes:
-        what: the model, and what is done with it.
-        done, total: of that.
-        results: everything, in the last event.
-    """
-
-    what: str
-    done: int
-    total: int
-    results: Results | None = None
 
 
 #: A part of the work: events on the way, and its outcome.

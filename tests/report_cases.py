@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from genzoo.milestones import Milestone
 from genzoo.results import (
     Environment,
     ModelResult,
@@ -22,7 +23,7 @@ from genzoo.results import (
     Stability,
     Sweep,
 )
-from genzoo.runs import Family, Milestone, Run
+from genzoo.runs import Family, Run
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

@@ -37,10 +37,9 @@ def compare(models: Sequence[str], zoo: Zoo | None = None, **changes: Any) -> Re
         "seeds": range(40), "dataset": "fashion-mnist", "metrics": CONTROL_METRICS, "speed": False, "control_n": 20,
         **changes,
     }  # fmt: skip
-    events = list(comparison.compare(zoo or default_zoo(), comparison.Request(models=models, **given)))
-    assert [event.results for event in events[:-1]] == [None] * (len(events) - 1)
-    assert events[-1].results is not None
-    return events[-1].results
+    run = comparison.Comparison(zoo or default_zoo(), comparison.Request(models=models, **given))
+    assert all(0 <= event.done <= event.total for event in run.run())
+    return run.results()
 
 
 def check_alike(one: ModelResult, other: ModelResult, tolerance: float = 1e-9) -> None:
@@ -153,15 +152,29 @@ def test_the_floor_is_as_many_disjoint_training_images(tiny: str) -> None:
         assert results.models[-1].score(name).repeats == pytest.approx(expected)
 
 
+def test_the_floor_of_a_metric_without_a_reference_is_of_held_out_images(tiny: str) -> None:
+    """A classifier recognises the images that it learned from too often; the others are held against test images."""
+    zoo = default_zoo()
+    extractor = evaluate.find_extractor(zoo, None, "fashion-mnist")
+    reference = evaluate.load_reference(zoo, extractor, "fashion-mnist")
+    found = compare([tiny], seeds=range(120), repeats=3, metrics=["label-accuracy", "frechet", "vendi"]).models[-1]
+    assert [score.metric for score in found.scores] == ["label-accuracy", "frechet", "vendi"]
+    for name, real in (("label-accuracy", reference), ("vendi", reference), ("frechet", reference.train)):
+        expected = [zoo.make("metric", name)(real[i : i + 40], reference).value for i in (0, 40, 80)]
+        assert found.score(name).repeats == pytest.approx(expected), name
+    few = Reference(reference.vectors[:30], train=reference.train)
+    (score,) = evaluate.measure_floor({"vendi": zoo.make("metric", "vendi")}, few, 40)
+    assert score.value == zoo.make("metric", "vendi")(reference.train[:40], reference).value
+
+
 def test_the_floor_takes_what_there_is_and_never_sees_itself(tiny: str) -> None:
     def floor(rows: int) -> list[ModelResult]:
         request = comparison.Request([tiny], range(120), "fashion-mnist", repeats=3, metrics=["unseen"], speed=False)
         run = comparison.Comparison(zoo_with(metrics={"unseen": Unseen}), request)
         real = Reference(torch.randn(50, 128), train=Features(torch.randn(rows, 128)))
         run.evaluator = evaluate.Evaluator(run.extractor, real, run.metrics)
-        *_, last = run.run()
-        assert last.results is not None
-        return list(last.results.models[1:])
+        list(run.run())
+        return list(run.results().models[1:])
 
     assert floor(39) == []
     (row,) = floor(100)

@@ -137,9 +137,9 @@ def test_a_training_curve_measures_as_a_comparison_does(tiny: str) -> None:
     recipe: Any = SimpleNamespace(trained=lambda: SimpleNamespace(module=model, card={}))
     found = Curve(default_zoo(), file).measure(recipe)
     request = comparison.Request([tiny], range(40), "fashion-mnist", metrics=list(found), speed=False, control_n=0)
-    *_, last = comparison.compare(default_zoo(), request)
-    assert last.results is not None
-    assert found == {score.metric: pytest.approx(score.value) for score in last.results.models[0].scores}
+    compared = comparison.Comparison(default_zoo(), request)
+    list(compared.run())
+    assert found == {score.metric: pytest.approx(score.value) for score in compared.rows[0].scores}
 
 
 def test_repetitions_are_the_rows_one_after_the_other() -> None:

@@ -12,11 +12,12 @@ from oracle import PAIR, MixtureNetwork, oracle
 from pydantic import ValidationError
 from torch import Tensor
 
+from genzoo.contrast import ClassifierFree
 from genzoo.denoiser import Condition, Denoiser, Prediction
 from genzoo.errors import OptionError
 from genzoo.guidance import Guidance
 from genzoo.schedule import ScheduleConfig
-from genzoo_plugins.diffusion.guidances import ClassifierFree, Unguided
+from genzoo_plugins.diffusion.guidances import Unguided
 
 SCHEDULE = ScheduleConfig().build()
 PREDICTIONS: list[Prediction] = ["eps", "v", "x0"]

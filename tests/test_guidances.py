@@ -15,15 +15,17 @@ from diffusers.schedulers import DDIMScheduler
 from oracle import PAIR, MixtureNetwork, oracle
 from torch import Tensor, nn
 
+import genzoo
+from genzoo.contrast import ClassifierFree
 from genzoo.denoiser import Denoiser
-from genzoo.errors import OptionError
+from genzoo.errors import OptionError, UnknownName
 from genzoo.guidance import Guidance
 from genzoo.metric import Extractor, Features
 from genzoo.noise import Noise
 from genzoo.registry import Registrar, Zoo, default_zoo
 from genzoo.schedule import ScheduleConfig
 from genzoo.scheduler import Grid, Level
-from genzoo_plugins.diffusion.guidances import ClassifierFree, Unguided
+from genzoo_plugins.diffusion.guidances import Unguided
 from genzoo_plugins.diffusion.model import Diffusion, DiffusionConfig
 from genzoo_plugins.diffusion.schedulers import DDIM
 from genzoo_plugins.guidance import filters
@@ -311,8 +313,9 @@ def weak(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     loaded: list[Any] = []
 
     class Fake:
-        def load(self, name: str, **_: Any) -> Any:
+        def load(self, name: str, *, local_files_only: bool, **_: Any) -> Any:
             assert name == "weak.card"
+            assert local_files_only  # a card's own options may name it, and loading one model never pulls another
             return loaded[0]
 
     filters.weaker.cache_clear()
@@ -422,9 +425,7 @@ def extractors(monkeypatch: pytest.MonkeyPatch) -> None:
             zoo.extractor("halves", Halves)
             zoo.extractor("mute", Mute)
 
-    from genzoo import hookimpl
-
-    Plugin.register = staticmethod(hookimpl(Plugin.register))  # type: ignore[method-assign]
+    Plugin.register = staticmethod(genzoo.hookimpl(Plugin.register))  # type: ignore[method-assign]
     assert zoo.add(Plugin, name="test"), zoo.broken
     monkeypatch.setattr(filters, "default_zoo", lambda: zoo)
 
@@ -443,6 +444,53 @@ def test_classifier_guidance_adds_the_gradient(inference: bool) -> None:
     push = torch.zeros_like(plain)
     push[:, 0] = (sign * 4 * torch.sigmoid(-sign * 4 * mean) / 16)[:, None, None]
     torch.testing.assert_close(ours - plain, 5.0 * sigma**2 / (alpha**2 + sigma**2) * push, rtol=1e-4, atol=1e-6)
+
+
+class Plugin:
+    """Brings an extractor under a name that nothing installed has."""
+
+    @genzoo.hookimpl
+    def register(self, zoo: Registrar) -> None:
+        zoo.extractor("halves-of-mine", Halves)
+
+
+@pytest.mark.parametrize("chained", ["classifier:extractor=halves-of-mine", "chain:parts=none+{}"])
+def test_names_are_looked_up_in_the_zoo_of_the_model_and_made_once(
+    chained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = Zoo.discover()
+    assert zoo.add(Plugin, name="mine")
+    made: list[str] = []
+    monkeypatch.setattr(Halves, "__init__", lambda self: (made.append("one"), setattr(self, "weight", 2.0))[0])
+    built = diffusion()
+    built.zoo = zoo
+    spec = chained.format("classifier:extractor=halves-of-mine")
+    pushed = built.generate(range(4), batch=1, steps=2, labels=1, guidance=spec)
+    assert made == ["one"], "four batches, one extractor"
+    assert not torch.equal(pushed, built.generate(range(4), batch=1, steps=2, labels=1, guidance="none"))
+    given = Classifier(extractor="halves-of-mine")
+    torch.testing.assert_close(built.generate(range(4), batch=1, steps=2, labels=1, guidance=given), pushed)
+    built.zoo = None
+    with pytest.raises(UnknownName, match="no extractor named 'halves-of-mine'"):
+        built.generate([1], steps=2, labels=1, guidance=spec)
+
+
+def test_a_chain_is_made_of_what_its_zoo_knows() -> None:
+    """And of nothing else: a part is named in the text of the chain."""
+    zoo = Zoo.discover()
+
+    class Doubled(Unguided):
+        pass
+
+    class Plugin:
+        @genzoo.hookimpl
+        def register(self, zoo: Registrar) -> None:
+            zoo.guidance("doubled", Doubled)
+
+    assert zoo.add(Plugin, name="mine")
+    assert isinstance(zoo.make("guidance", "chain:parts=doubled+threshold").parts[0], Doubled)
+    with pytest.raises(OptionError, match="no guidance named 'doubled'"):
+        default_zoo().make("guidance", "chain:parts=doubled+threshold")
 
 
 @pytest.mark.usefixtures("extractors")

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genzoo.report import details, drawing, html, markdown, plots, terminal, text, write_report
+from genzoo.report.measures import Table
 from genzoo.report.table import families_table, table_of
-from genzoo.report.verdicts import APART, answers, choice, standing, verdicts
+from genzoo.report.verdicts import APART, Verdict, answers, choice, standing, verdicts
 from genzoo.results import ModelResult, Results, Score, Sheet, read_record
 
 
@@ -65,8 +66,12 @@ class Page(HTMLParser):
 # -- the table and its verdicts ---------------------------------------------------------------------------------------
 
 
+def all_verdicts(table: Table) -> list[Verdict]:
+    return [verdict for line in table.lines for verdict in verdicts(table, line)]
+
+
 def said(results: Results) -> dict[str, str]:
-    return {verdict.measure.key: verdict.text for verdict in verdicts(table_of(results))}
+    return {verdict.measure.key: verdict.text for verdict in all_verdicts(table_of(results))}
 
 
 def test_verdicts_follow_the_intervals() -> None:
@@ -79,11 +84,11 @@ def test_verdicts_follow_the_intervals() -> None:
 
 def test_without_an_interval_nobody_wins_but_counts_are_exact() -> None:
     table = table_of(plain(model("a.b", 1), model("c.d", 2)))
-    found = {verdict.measure.key: verdict for verdict in verdicts(table)}
+    found = {verdict.measure.key: verdict for verdict in all_verdicts(table)}
     assert not found["frechet"].clear
     assert found["frechet"].text.endswith("without an interval to trust it by")
     few = cases.model("e.f", 1, "x")
-    assert {v.measure.key: v.clear for v in verdicts(table_of(plain(few, model("a.b", 1))))}["parameters"]
+    assert {v.measure.key: v.clear for v in all_verdicts(table_of(plain(few, model("a.b", 1))))}["parameters"]
 
 
 ROW = st.tuples(st.floats(0.1, 10), st.floats(0, 3), st.floats(0, 3))
@@ -99,7 +104,7 @@ def test_a_winner_is_called_only_where_no_other_interval_reaches_its_own(
         ModelResult(name=f"m.{i}", scores=(score(value, value - down, value + up),))
         for i, (value, down, up) in enumerate(rows)
     ]
-    (verdict,) = verdicts(table_of(plain(*models)))
+    (verdict,) = all_verdicts(table_of(plain(*models)))
     best = min(range(len(rows)), key=lambda i: rows[i][0])
     reach = rows[best][0] + rows[best][2]
     alone = all(value - down > reach for i, (value, down, _) in enumerate(rows) if i != best)
@@ -167,14 +172,14 @@ def test_speeds_of_different_machines_are_not_held_against_each_other() -> None:
     first, second, third = cases.three()
     away = [m.model_copy(update={"environment": there}) for m in (second, third)]
     table = table_of(plain(first, *away))
-    said = {verdict.measure.key: verdict for verdict in verdicts(table)}
+    said = {verdict.measure.key: verdict for verdict in all_verdicts(table)}
     # The two of one machine are compared, and the place is told.
     assert said["throughput"].text == (
         "stylegan-lite wins by a factor of 150 (3,120 against 20.86 of ddpm) (on processor=Apple M2, threads=8)"
     )
     assert said["nfe"].winners == ("dcgan", "stylegan-lite")
     alone = table_of(plain(first, away[0]))
-    assert "throughput" not in {verdict.measure.key for verdict in verdicts(alone)}
+    assert "throughput" not in {verdict.measure.key for verdict in all_verdicts(alone)}
     speed = next(answer for answer in answers(alone) if answer.theme.key == "speed")
     assert speed.lead == f"Images/s: {APART}."
     assert not any(cell.best for line in alone.lines if line.measure.local for cell in line.cells)
@@ -335,9 +340,28 @@ def test_the_terminal_s_lines_fit_and_hold_every_model(width: int, count: int) -
 def test_markdown_tables_are_whole() -> None:
     """Every row of a table has as many cells as its head."""
     tables = re.findall(r"(?:^\|.*\|\n?)+", markdown(cases.full()), re.MULTILINE)
-    assert len(tables) == 6  # five themes, and training
+    assert len(tables) == 6 + 3 + 3  # five themes, three sweeps, three measures by class, and training
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
+
+
+def test_markdown_has_the_numbers_of_the_page() -> None:
+    """Every cell of the tables by class and of the sweeps; what ended badly; and where the pictures are."""
+    made = markdown(cases.full())
+    page = Page(html(cases.full()))
+    table = table_of(cases.full())
+    for part in details.by_class(table, cases.CLASSES):
+        rows = [[name, *(cell.text for cell in cells)] for name, cells in part.rows]
+        assert all(f"| {' | '.join(row)} |" in made.replace("*", "") for row in rows), part.measure.key
+        assert all(cell in page.text for row in rows for cell in row)
+        for column, worst in enumerate(part.weakest):
+            assert worst is None or f"*{rows[worst][column + 1]}*" in made
+    for sweep in details.sweeps(table):
+        assert f"## {sweep.label}: {sweep.option}" in made
+        for value, x, y in sweep.rows:
+            assert re.search(rf"^\| {text.number(value)} \| {x.text}.*\| {y.text}", made, re.MULTILINE)
+    assert "- dcgan.tiny, seed 1: ended at 2.6 times its best distance" in made
+    assert "report.html" in made
 
 
 HOSTILE = [

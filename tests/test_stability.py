@@ -17,10 +17,11 @@ from toy_family import Toys, toy_recipe, toy_zoo
 
 from genzoo.cli.stability import stability
 from genzoo.errors import OptionError, ResultsError, UnknownName
+from genzoo.milestones import Milestone, measured, read_log, thinned
 from genzoo.recipe_file import read_recipe
 from genzoo.registry import Zoo, default_zoo
 from genzoo.results import Stability, read_record
-from genzoo.runs import Family, Milestone, Run, measured, read_log, spread, thinned
+from genzoo.runs import Family, Run, spread
 from genzoo.stability import Request, Study, collapse
 
 WAYS = ["steady", "diverges", "copies", "drops", "fails"]
@@ -96,7 +97,7 @@ def test_the_runs_are_recorded_as_they_went(whole: Path) -> None:
     assert [step for step, _ in failed.curve()] == [3, 6]
     assert (failed.final(), failed.divergence()) == (None, None)
     assert failed.best() is not None
-    assert (families[-1].final(), families[-1].seconds()) == (None, None)
+    assert families[-1].final() is None
 
 
 def test_the_card_of_a_run_holds_its_measured_curve(whole: Path) -> None:

@@ -93,6 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     # Threads that wait for work spin for a moment, then sleep: spinning on beside another program costs minutes, and
     # sleeping at once doubles the time of one picture. OpenMP reads it when torch is imported; a user's setting wins.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # pydantic would look through all that is installed for plugins of its own, before the first card is read.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     signal.signal(signal.SIGTERM, _terminate)
     code = run(sys.argv[1:] if argv is None else argv)
     gc.freeze()

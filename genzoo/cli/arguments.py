@@ -2,42 +2,117 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
 import shlex
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from genzoo.errors import OptionError
+from genzoo.registry import default_zoo
 
-F = TypeVar("F", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from genzoo.generator import Generator
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 MAX_SEEDS = 10_000_000
 
 
-def sampling_options(command: F) -> F:
-    """--steps, --scheduler, --guidance and -O, for commands that generate, and how exactly they do."""
-    exact = click.option("--exact", is_flag=True, help="Pad short batches: bit-equal pixels whatever -n.")
-    return model_options(exact(command))
+#: A folder that a command writes into.
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps.")
+seed_option = click.option("--seed", default=0, show_default=True, help="The first picture's seed; the others follow.")
+labels_option = click.option(
+    "--label", "labels", multiple=True, help="A class, by name or number; several are taken in turn."
+)
+data_option = click.option("--data", help="Where the data set lies, if not where its plugin looks.")
 
 
-def model_options(command: F) -> F:
-    """--steps, --scheduler, --guidance and -O, --batch and --device."""
-    decorators = (
+@dataclass(frozen=True)
+class Sampling:
+    """How a model is asked for pictures.
+
+    Attributes:
+        options: the model's own, as steps and guidance; those that were given.
+        batch: images per network call.
+        device: where the model runs.
+        dtype: of its weights, by name; None for float32.
+        exact: pad short batches.
+    """
+
+    options: Mapping[str, Any]
+    batch: int
+    device: str
+    dtype: str | None = None
+    exact: bool = False
+
+    def asking(self, **options: Any) -> Sampling:
+        """The same with further options."""
+        return dataclasses.replace(self, options={**self.options, **options})
+
+    def load(self, name: str) -> Generator:
+        """The model of that name, where and how it was asked for."""
+        return default_zoo().load(name, device=self.device, dtype=self.dtype)
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """The keywords of ``Generator.generate`` and its like."""
+        return {"batch": self.batch, "exact": self.exact, **self.options}
+
+
+def model_options(command: Callable[..., Any]) -> Any:
+    """--steps, --scheduler, --guidance and -O, which the command is given as one mapping, ``options``."""
+
+    @functools.wraps(command)
+    def gathered(
+        *, steps: int | None, scheduler: str | None, guidance: str | None, extra: tuple[str, ...], **others: Any
+    ) -> Any:
+        return command(options=sampling_values(steps, scheduler, guidance, extra), **others)
+
+    return optioned(
+        gathered,
         click.option("--steps", type=int, help="Steps of the scheduler."),
         click.option("--scheduler", help="As ddim, or with options as ddim:eta=0.5,spacing=trailing."),
         click.option("--guidance", help="The scale of classifier-free guidance, or a guidance's name."),
         click.option(
             "-O", "--option", "extra", multiple=True, metavar="KEY=VALUE", help="Any other option of the model."
         ),
-        click.option("--batch", type=int, default=64, show_default=True, help="Images per network call."),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps."),
     )
-    for decorator in reversed(decorators):
-        command = decorator(command)
+
+
+def sampling_options(*, dtype: bool = True, exact: bool = True) -> Callable[[Callable[..., Any]], Any]:
+    """Everything of a ``Sampling``, which the command is given as ``sampling``.
+
+    Args:
+        dtype, exact: whether the command has --dtype and --exact; without them, the sampling has the usual.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Any:
+        @functools.wraps(command)
+        def gathered(*, options: dict[str, Any], batch: int, device: str, **others: Any) -> Any:
+            given = {name: others.pop(name) for name in ("dtype", "exact") if name in others}
+            return command(sampling=Sampling(options, batch, device, **given), **others)
+
+        batch = click.option("--batch", type=int, default=64, show_default=True, help="Images per network call.")
+        padded = click.option("--exact", is_flag=True, help="Pad short batches: bit-equal pixels whatever -n.")
+        typed = click.option("--dtype", help="float32, bfloat16, float16.")
+        optional = [option for option, wanted in ((typed, dtype), (padded, exact)) if wanted]
+        return model_options(optioned(gathered, batch, device_option, *optional))
+
+    return decorate
+
+
+def optioned(command: Callable[..., Any], *options: Callable[[Any], Any]) -> Any:
+    """A command with options, which its help shows in that order."""
+    for option in reversed(options):
+        command = option(command)
     return command
 
 

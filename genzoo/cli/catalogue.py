@@ -13,7 +13,7 @@ from genzoo.errors import printable
 from genzoo.registry import KINDS, default_zoo
 
 if TYPE_CHECKING:
-    from genzoo.cards import Card
+    from genzoo.cards import Card, Measured
     from genzoo.registry import Zoo
 
 
@@ -61,6 +61,18 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         click.echo(card.model_dump_json(indent=1))
         return
+    for label, value in _about(card, root):
+        click.echo(f"{label + ':':<11}{printable(str(value))}")
+    if card.results:
+        click.echo("results:")
+    for result in card.results:
+        click.echo(f"  {_measured(result)}")
+    for command in sorted({result.command for result in card.results}):
+        click.echo(f"  measured by: {command}")
+
+
+def _about(card: Card, root: Path) -> list[tuple[str, Any]]:
+    """What a card says but for its results, each with a label; ``root`` is the folder of its files."""
     rows: list[tuple[str, Any]] = [
         ("name", card.name),
         ("summary", card.summary),
@@ -87,18 +99,15 @@ def show(name: str, as_json: bool) -> None:
             ),
             ("versions", ", ".join(f"{key} {value}" for key, value in made.versions.items())),
         ]
-    for label, value in rows:
-        click.echo(f"{label + ':':<11}{printable(str(value))}")
-    if card.results:
-        click.echo("results:")
-    for result in card.results:
-        interval = (
-            f" ({result.low:.4g} to {result.high:.4g})" if result.low is not None and result.high is not None else ""
-        )
-        through = f", {result.extractor}" if result.extractor else ""
-        click.echo(f"  {result.metric}: {result.value:.4g}{interval}, n = {result.n}{through}; {result.settings}")
-    for command in sorted({result.command for result in card.results}):
-        click.echo(f"  measured by: {command}")
+    return rows
+
+
+def _measured(result: Measured) -> str:
+    """A published number, with all that belongs to it."""
+    known = result.low is not None and result.high is not None
+    interval = f" ({result.low:.4g} to {result.high:.4g})" if known else ""
+    through = f", {result.extractor}" if result.extractor else ""
+    return f"{result.metric}: {result.value:.4g}{interval}, n = {result.n}{through}; {result.settings}"
 
 
 @click.command()

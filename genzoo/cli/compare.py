@@ -3,41 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from genzoo.cli.arguments import check_count, command_line, parse_seeds, sampling_options, sampling_values
-from genzoo.cli.report import FOLDER, check_folder, check_measure, write
+from genzoo.cli.arguments import FOLDER, Sampling, check_count, command_line, parse_seeds, sampling_options
+from genzoo.cli.progress import watched
+from genzoo.cli.report import check_folder, check_measure, write
 from genzoo.errors import OptionError
 from genzoo.registry import default_zoo
 
 if TYPE_CHECKING:
     from genzoo.results import Results
 
-#: Pictures a repetition, repetitions, and pictures at each point of a control curve; of --quick, and without it.
-QUICK = (200, 1, 0)
-WHOLE = (1000, 3, 200)
+
+class Sizes(NamedTuple):
+    """Pictures a repetition, repetitions, and pictures at each point of a control curve."""
+
+    n: int
+    repeats: int
+    control_n: int
+
+
+#: Of --quick, and without it.
+QUICK = Sizes(200, 1, 0)
+WHOLE = Sizes(1000, 3, 200)
 
 
 @click.command()
 @click.argument("models", nargs=-1)
-@click.option("-n", "--count", type=int, help=f"Pictures per model and repetition; by default {WHOLE[0]}.")
+@click.option("-n", "--count", type=int, help=f"Pictures per model and repetition; by default {WHOLE.n}.")
 @click.option(
     "--repeats",
     type=click.IntRange(min=1),
-    help=f"Repetitions, each with other seeds; by default {WHOLE[1]}, with --seeds 1.",
+    help=f"Repetitions, each with other seeds; by default {WHOLE.repeats}, with --seeds 1.",
 )
 @click.option("--seeds", help="Seeds of all repetitions, as 0-999 or 3,5,9; by default 0 and those that follow.")
 @click.option(
     "--control-n",
     type=click.IntRange(min=0),
-    help=f"Pictures at each point of the curves of guidance and truncation; by default {WHOLE[2]}, 0 for no curves.",
+    help="Pictures at each point of the curves of guidance and truncation; "
+    f"by default {WHOLE.control_n}, 0 for no curves.",
 )
 @click.option(
     "--quick",
     is_flag=True,
-    help=f"A look in less than a minute: {QUICK[0]} pictures per model, once, timed briefly, and no curves.",
+    help=f"A look in less than a minute: {QUICK.n} pictures per model, once, timed briefly, and no curves.",
 )
 @click.option(
     "-o", "--out", type=FOLDER, default=Path("genzoo-report"), show_default=True, help="Folder of the report."
@@ -47,7 +58,7 @@ WHOLE = (1000, 3, 200)
 @click.option("--metric", "metrics", multiple=True, help="A metric, as frechet; several may be given. By default all.")
 @click.option("--sort", help="Measure that orders the models, as throughput; by default frechet.")
 @click.option("--no-speed", is_flag=True, help="Leave time and memory out.")
-@sampling_options
+@sampling_options(dtype=False)
 def compare(
     models: tuple[str, ...],
     count: int | None,
@@ -61,13 +72,7 @@ def compare(
     metrics: tuple[str, ...],
     sort: str | None,
     no_speed: bool,
-    steps: int | None,
-    scheduler: str | None,
-    guidance: str | None,
-    extra: tuple[str, ...],
-    batch: int,
-    device: str,
-    exact: bool,
+    sampling: Sampling,
 ) -> None:
     """Measure MODELS alike, print a table and write a report.
 
@@ -80,11 +85,8 @@ def compare(
     if seeds is not None and count is not None:
         raise OptionError("--seeds says how many pictures there are; leave -n out")
     if repeats is None:
-        repeats = usual[1] if seeds is None else 1
-    chosen = parse_seeds(seeds) if seeds else range(check_count(usual[0] if count is None else count) * repeats)
-    given = sampling_values(steps, scheduler, guidance, extra)
-    from tqdm import tqdm
-
+        repeats = usual.repeats if seeds is None else 1
+    chosen = parse_seeds(seeds) if seeds else range(check_count(usual.n if count is None else count) * repeats)
     from genzoo.comparison import Comparison, Request, fitting_models
     from genzoo.report.costs import COSTS
     from genzoo.runs import DISTANCE
@@ -97,11 +99,11 @@ def compare(
         dataset=dataset,
         extractor=extractor,
         metrics=metrics or None,
-        options=given,
-        batch=batch,
-        device=device,
-        exact=exact,
-        control_n=usual[2] if control_n is None else control_n,
+        options=sampling.options,
+        batch=sampling.batch,
+        device=sampling.device,
+        exact=sampling.exact,
+        control_n=usual.control_n if control_n is None else control_n,
         speed=not no_speed,
         quick=quick,
         command=command_line(),
@@ -109,11 +111,8 @@ def compare(
     comparison = Comparison(zoo, request)
     check_measure(sort, [*comparison.metrics, *(measure.key for measure, _ in COSTS)])
     try:
-        # Two bars over each other would fight for the line: one bar, whose words say what it counts.
-        with tqdm(total=1, unit="image", disable=None, leave=False) as bar:
-            for event in comparison.run():
-                bar.total, bar.n = event.total, event.done
-                bar.set_description(event.what)
+        for _ in watched(comparison.run(), "image"):
+            pass
     except KeyboardInterrupt:
         if comparison.rows:
             keep(comparison.results(), out, sort or DISTANCE)

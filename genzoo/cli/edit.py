@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from genzoo.cli.arguments import check_count, sampling_options, sampling_values
-from genzoo.cli.generate import provenance
+from genzoo.cli.arguments import Sampling, check_count, sampling_options, seed_option
+from genzoo.cli.generate import COLUMNS, provenance
 from genzoo.errors import OptionError
 from genzoo.registry import default_zoo
 
 if TYPE_CHECKING:
-    from genzoo.editing import Editor
-    from genzoo.generator import Generator
+    from torch import Tensor
 
-COLUMNS = 10
+    from genzoo.editing import Editor
 
 PICTURE = click.Path(dir_okay=False, path_type=Path)
 
@@ -34,10 +33,9 @@ PICTURE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--label", help="What it is to become: a class, by name or number.")
 @click.option("-n", "--count", default=1, show_default=True, help="How many versions, side by side.")
-@click.option("--seed", default=0, show_default=True, help="The first version's seed; the others follow.")
-@click.option("--dtype", help="float32, bfloat16, float16.")
+@seed_option
 @click.option("-o", "--out", required=True, type=PICTURE, help="The PNG to write.")
-@sampling_options
+@sampling_options()
 def edit(
     name: str,
     image: Path,
@@ -47,26 +45,18 @@ def edit(
     label: str | None,
     count: int,
     seed: int,
-    dtype: str | None,
     out: Path,
-    steps: int | None,
-    scheduler: str | None,
-    guidance: str | None,
-    extra: tuple[str, ...],
-    batch: int,
-    device: str,
-    exact: bool,
+    sampling: Sampling,
 ) -> None:
     """Change the picture --image by model NAME.
 
     Anew from a noised copy (sdedit), inside a mask (repaint), or by way of the noise that it comes from (inversion).
     """
     check_count(count)
-    given = sampling_values(steps, scheduler, guidance, extra)
     if out.suffix.lower() != ".png":
         raise OptionError(f"--out {out}: a picture is written as PNG; give a file named .png")
     zoo = default_zoo()
-    model = zoo.load(name, device=device, dtype=dtype)
+    model = sampling.load(name)
     if model.num_classes and label is None:
         raise OptionError(f"{name} makes one class at a time; give --label: {', '.join(model.classes)}")
     from genzoo.files import sha256_of
@@ -78,23 +68,22 @@ def edit(
     changeable = None if mask is None else read_png(mask, (1, height, width)) >= 128
     editor: Editor = zoo.make("editor", method or ("sdedit" if mask is None else "repaint"))
     strength = editor.usual_strength(mask is not None) if strength is None else strength
-    about = provenance(model, given, device)
+    about = provenance(model, sampling)
     about["genzoo:edit"] = json.dumps(
         {"image": sha256_of(image), "method": describe(editor, zoo), "strength": strength, "label": label, "seed": seed}
     )
-    call: dict[str, Any] = {"image": picture, "mask": changeable, "strength": strength, "labels": label, **given}
-    call |= {"batch": batch, "exact": exact}
-    seeds = range(seed, seed + count)
-    changed = model.generate(seeds, method=editor, **call)
+    asked = sampling.asking(image=picture, mask=changeable, strength=strength, method=editor, labels=label)
+    changed = model.generate(range(seed, seed + count), **asked.call)
     save_png(out, grid(changed, columns=COLUMNS) if count > 1 else changed[0], about)
     click.echo(f"{count} {'version' if count == 1 else 'versions'} of {image} in {out}")
     if "reconstruct" in type(editor).model_fields:
-        click.echo(_loss(model, editor.model_copy(update={"reconstruct": True}), {**call, "mask": None}, seed))
+        back = editor.model_copy(update={"reconstruct": True})
+        click.echo(_loss(picture, model.generate([seed], **asked.asking(method=back, mask=None).call)[0]))
 
 
-def _loss(model: Generator, editor: Editor, call: dict[str, Any], seed: int) -> str:
-    """How far the way back, as it came, ends from the image."""
-    off = model.generate([seed], method=editor, **call)[0] - call["image"]
+def _loss(picture: Tensor, back: Tensor) -> str:
+    """How far the way back from a picture's noise, as it came, ends from the picture, both (C, H, W) in [-1, 1]."""
+    off = back - picture
     error, worst = float(off.square().mean().sqrt()), float(off.abs().max())
     return f"reconstruction error {error:.4f} (root mean square of [-1, 1]), at most {worst:.4f} in a pixel"
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from genzoo.cli.arguments import check_count, command_line, parse_seeds, sampling_options, sampling_values
+from genzoo.cli.arguments import (
+    Sampling,
+    check_count,
+    command_line,
+    labels_option,
+    parse_seeds,
+    sampling_options,
+    seed_option,
+)
 from genzoo.errors import OptionError
 from genzoo.registry import default_zoo
 
@@ -18,18 +27,19 @@ if TYPE_CHECKING:
 #: Pictures on the sheet.
 GRID_LIMIT = 100
 
-#: Frames from one seed to the next, and pictures in a row of a trajectory.
+#: Frames from one seed to the next.
 FRAMES = 24
+
+#: Pictures in a row of a sheet.
 COLUMNS = 10
 
 
 @click.command()
 @click.argument("name")
 @click.option("-n", "--count", default=16, show_default=True, help="How many pictures.")
-@click.option("--seed", default=0, show_default=True, help="The first picture's seed; the others follow.")
+@seed_option
 @click.option("--seeds", help="In place of -n and --seed: 0-99, 3,8,15 or a mixture.")
-@click.option("--label", "labels", multiple=True, help="A class, by name or number; several are taken in turn.")
-@click.option("--dtype", help="float32, bfloat16, float16.")
+@labels_option
 @click.option(
     "-o",
     "--out",
@@ -48,26 +58,19 @@ COLUMNS = 10
     type=click.IntRange(1, 10_000),
     help=f"From one seed to the next ({FRAMES}); steps in a row of a trajectory ({COLUMNS}).",
 )
-@sampling_options
+@sampling_options()
 def generate(
     name: str,
     count: int,
     seed: int,
     seeds: str | None,
     labels: tuple[str, ...],
-    dtype: str | None,
     out: Path | None,
     interpolate: bool,
     loop: bool,
     trajectory: bool,
     frames: int | None,
-    steps: int | None,
-    scheduler: str | None,
-    guidance: str | None,
-    extra: tuple[str, ...],
-    batch: int,
-    device: str,
-    exact: bool,
+    sampling: Sampling,
 ) -> None:
     """Write pictures of model NAME: one PNG a seed, named by it, and a sheet of them all.
 
@@ -76,24 +79,19 @@ def generate(
     """
     check_count(count)
     chosen = parse_seeds(seeds) if seeds else list(range(seed, seed + count))
-    given = sampling_values(steps, scheduler, guidance, extra)
     if labels:
-        given["labels"] = [labels[i % len(labels)] for i in range(len(chosen))]
+        sampling = sampling.asking(labels=[labels[i % len(labels)] for i in range(len(chosen))])
     one_film = interpolate or trajectory
     _check_film(interpolate, loop, trajectory, frames, out)
     if not one_film and out is not None and out.is_file():
         raise OptionError(f"--out {out} is a file; give a folder")
-    model = default_zoo().load(name, device=device, dtype=dtype)
-    call = {"batch": batch, "exact": exact, **given}
-    if one_film and out is not None:
-        about = provenance(model, {key: value for key, value in given.items() if key != "space"}, device)
-        if interpolate:
-            _film(model, out, chosen, frames or FRAMES, loop, call, about)
-        else:
-            _trajectory(model, out, chosen, frames or COLUMNS, call, about)
+    model = sampling.load(name)
+    if not one_film or out is None:
+        _pictures(model, name, out or Path(model.card.name if model.card else name), chosen, sampling)
+    elif interpolate:
+        _film(model, out, chosen, sampling, frames or FRAMES, loop)
     else:
-        folder = out or Path(model.card.name if model.card else name)
-        _pictures(model, name, folder, chosen, call, provenance(model, given, device))
+        _trajectory(model, out, chosen, sampling, frames or COLUMNS)
 
 
 def _check_film(interpolate: bool, loop: bool, trajectory: bool, frames: int | None, out: Path | None) -> None:
@@ -110,25 +108,22 @@ def _check_film(interpolate: bool, loop: bool, trajectory: bool, frames: int | N
         raise OptionError("a film needs a file: give -o FILE.gif or -o FILE.png")
 
 
-def provenance(model: Generator, given: dict[str, Any], device: str) -> dict[str, str]:
+def provenance(model: Generator, sampling: Sampling) -> dict[str, str]:
     """What a picture tells of how it was made."""
     from genzoo.bench import environment
     from genzoo.spec import plain_options
 
     card = model.card
-    options = {key: value for key, value in model.options(**given) if key != "labels"}
     return {
         "Software": "genzoo",
         "genzoo:command": command_line(),
         "genzoo:card": card.model_dump_json() if card else "{}",
-        "genzoo:options": json.dumps(plain_options(options, default_zoo())),
-        "genzoo:versions": json.dumps(environment(device).versions),
+        "genzoo:options": json.dumps(plain_options(model.options(**sampling.options), default_zoo())),
+        "genzoo:versions": json.dumps(environment(sampling.device).versions),
     }
 
 
-def _pictures(
-    model: Generator, name: str, folder: Path, seeds: list[int], call: dict[str, Any], about: dict[str, str]
-) -> None:
+def _pictures(model: Generator, name: str, folder: Path, seeds: list[int], sampling: Sampling) -> None:
     """One PNG a seed, and a sheet."""
     import torch
     from tqdm import tqdm
@@ -136,11 +131,11 @@ def _pictures(
     from genzoo.evaluate import checked
     from genzoo.images import grid, save_png
 
-    labels = call.get("labels")
+    about, labels = provenance(model, sampling), sampling.options.get("labels")
     shown: list[Any] = []
     written = 0
     with tqdm(total=len(seeds), unit="image", disable=None, leave=False) as bar:
-        for images in model.batches(seeds, **call):
+        for images in model.batches(seeds, **sampling.call):
             for image in checked(images, model, name).cpu():
                 number = seeds[written]
                 label = {"genzoo:label": str(labels[written])} if isinstance(labels, list) else {}
@@ -149,38 +144,32 @@ def _pictures(
                     shown.append(image)
                 written += 1
                 bar.update()
-    columns = min(10, max(1, round(len(shown) ** 0.5)))
+    columns = min(COLUMNS, max(1, round(len(shown) ** 0.5)))
     save_png(folder / "grid.png", grid(torch.stack(shown), columns=columns), about)
     click.echo(f"{written} pictures and grid.png in {folder}")
 
 
-def _film(
-    model: Generator,
-    path: Path,
-    seeds: list[int],
-    frames: int,
-    loop: bool,
-    call: dict[str, Any],
-    about: dict[str, str],
-) -> None:
+def _film(model: Generator, path: Path, seeds: list[int], sampling: Sampling, frames: int, loop: bool) -> None:
     """The way from seed to seed."""
     from genzoo.images import save_animation
 
-    film = model.interpolate(seeds, frames, loop=loop, **call)
+    # The space is the way's between two pictures, and no option of theirs.
+    options = {key: value for key, value in sampling.options.items() if key != "space"}
+    about = provenance(model, dataclasses.replace(sampling, options=options))
+    film = model.interpolate(seeds, frames, loop=loop, **sampling.call)
     save_animation(path, film, about)
     click.echo(f"{len(film)} frames in {path}")
 
 
-def _trajectory(
-    model: Generator, path: Path, seeds: list[int], columns: int, call: dict[str, Any], about: dict[str, str]
-) -> None:
+def _trajectory(model: Generator, path: Path, seeds: list[int], sampling: Sampling, columns: int) -> None:
     """How pictures come into being: some steps side by side, a row a seed; or all of them one after the other."""
     import torch
 
     from genzoo.images import grid, save_animation, save_png, to_bytes
 
-    walks = [torch.stack([to_bytes(images).cpu() for images in walk]) for walk in model.trajectories(seeds, **call)]
-    states = torch.cat(walks, dim=1)  # (steps, seeds, C, H, W)
+    about, walks = provenance(model, sampling), model.trajectories(seeds, **sampling.call)
+    # (steps, seeds, C, H, W)
+    states = torch.cat([torch.stack([to_bytes(images).cpu() for images in walk]) for walk in walks], dim=1)
     if len(states) == 1:
         raise OptionError("this model makes its pictures in one step; --trajectory shows the steps of one that walks")
     if path.suffix.lower() == ".png":

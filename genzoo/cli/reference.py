@@ -6,15 +6,14 @@ from pathlib import Path
 
 import click
 
+from genzoo.cli.arguments import FOLDER
 from genzoo.registry import default_zoo
 
 
 @click.command()
 @click.argument("extractor")
 @click.argument("dataset")
-@click.option(
-    "-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the files."
-)
+@click.option("-o", "--out", required=True, type=FOLDER, help="Folder for the files.")
 @click.option("--train", "train_count", default=10_000, show_default=True, help="Training images, from the first.")
 def reference(extractor: str, dataset: str, out: Path, train_count: int) -> None:
     """Write what EXTRACTOR sees in DATASET: all of the test split, and the first training images.

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genzoo.errors import OptionError, UnknownName
+from genzoo.cli.arguments import FOLDER
+from genzoo.errors import OptionError, ResultsError, UnknownName
 
 if TYPE_CHECKING:
     from genzoo.results import Results, Stability
-
-FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command()
@@ -27,6 +26,9 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 def report(files: tuple[Path, ...], out: Path, sort: str | None) -> None:
     """Write the report of RESULTS, files that genzoo compare and genzoo stability wrote, here or elsewhere.
 
+    A file that genzoo bench wrote gives its times to the models of the others, in place of the short ones of a
+    comparison.
+
     Several become one report of all their models. What cannot be compared is refused: results must share their data
     set, split, extractor, seeds and numbers of images. Time and memory are compared among rows of one machine only.
     """
@@ -35,9 +37,34 @@ def report(files: tuple[Path, ...], out: Path, sort: str | None) -> None:
     from genzoo.results import read_record
     from genzoo.runs import DISTANCE
 
-    record = merge([Source(str(path), read_record(path)) for path in files])
+    timings = [path for path in files if is_benchmark(path)]
+    merged = merge([Source(str(path), read_record(path)) for path in files if path not in timings])
+    record = with_times(merged, timings)
     check_measure(sort, measures_of(record))
     write(record, out, sort or DISTANCE)
+
+
+def is_benchmark(path: Path) -> bool:
+    """Whether a file begins as genzoo bench begins its files. Reading them takes torch, which reports do without."""
+    from genzoo.files import open_regular
+
+    with open_regular(path, ResultsError) as file:
+        return b'"format": "genzoo.bench/' in file.read(100)
+
+
+def with_times(record: Results | Sequence[Stability], files: Sequence[Path]) -> Results | Sequence[Stability]:
+    """The record with the times of the benchmarks in ``files``, the last one's where several time a model."""
+    from genzoo.results import Results
+
+    if files and not isinstance(record, Results):
+        raise OptionError(f"{files[0]} holds times alone; give a results.json of genzoo compare with it")
+    if isinstance(record, Results) and files:
+        from genzoo.bench.records import read_benchmark
+        from genzoo.bench.timed import timed
+
+        for path in files:
+            record = timed(record, read_benchmark(path))
+    return record
 
 
 def check_folder(out: Path) -> None:

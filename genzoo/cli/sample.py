@@ -6,17 +6,16 @@ from pathlib import Path
 
 import click
 
-from genzoo.cli.arguments import check_count, model_options, sampling_values
+from genzoo.cli.arguments import FOLDER, Sampling, check_count, labels_option, sampling_options, seed_option
 from genzoo.registry import default_zoo
 
 
 @click.command()
 @click.argument("name")
 @click.option("-n", "--count", default=50_000, show_default=True, help="How many images.")
-@click.option("--seed", default=0, show_default=True, help="The first image's seed; the others follow.")
-@click.option("--label", "labels", multiple=True, help="A class, by name or number; several are taken in turn.")
-@click.option("--dtype", help="float32, bfloat16, float16.")
-@click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
+@seed_option
+@labels_option
+@click.option("-o", "--out", required=True, type=FOLDER, help="Folder.")
 @click.option(
     "--format",
     type=click.Choice(["safetensors", "png"]),
@@ -25,22 +24,16 @@ from genzoo.registry import default_zoo
     help="Files of many images, seeds and labels; or one PNG an image.",
 )
 @click.option("--shard", default=1000, show_default=True, help="Images that are finished together.")
-@model_options
+@sampling_options(exact=False)
 def sample(
     name: str,
     count: int,
     seed: int,
     labels: tuple[str, ...],
-    dtype: str | None,
     out: Path,
     format: str,
     shard: int,
-    steps: int | None,
-    scheduler: str | None,
-    guidance: str | None,
-    extra: tuple[str, ...],
-    batch: int,
-    device: str,
+    sampling: Sampling,
 ) -> None:
     """Fill a folder with images of model NAME, by the thousand.
 
@@ -49,25 +42,24 @@ def sample(
     manifest.json says what the folder holds.
     """
     check_count(count)
-    given = sampling_values(steps, scheduler, guidance, extra)
     from tqdm import tqdm
 
     from genzoo import samples
     from genzoo.distributed import joined
 
-    with joined(device) as world:
+    with joined(sampling.device) as world:
         events = samples.sample(
             default_zoo(),
             name,
             out,
             count=count,
             labels=labels,
-            options=given,
-            dtype=dtype,
+            options=sampling.options,
+            dtype=sampling.dtype,
             world=world,
             seed=seed,
             shard=shard,
-            batch=batch,
+            batch=sampling.batch,
             format=format,
         )
         started = next(events)

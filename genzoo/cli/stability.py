@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from genzoo.cli.arguments import command_line, parse_seeds
-from genzoo.cli.report import FOLDER, check_folder, write
+from genzoo.cli.arguments import FOLDER, command_line, data_option, device_option, parse_seeds
+from genzoo.cli.progress import watched
+from genzoo.cli.report import check_folder, write
 from genzoo.cli.train import recipe_path
 from genzoo.registry import default_zoo
 
@@ -16,9 +17,9 @@ from genzoo.registry import default_zoo
 @click.argument("recipes", nargs=-1)
 @click.option("--seeds", default="0,1,2", show_default=True, help="Of the runs of each family, as 0-4 or 3,5,9.")
 @click.option("-o", "--out", required=True, type=FOLDER, help="Folder of the runs, the record and its report.")
-@click.option("--data", help="Where the data set lies, if not where its plugin looks.")
+@data_option
 @click.option("--resume", is_flag=True, help="Go on with what --out holds; further seeds and recipes join it.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps.")
+@device_option
 def stability(recipes: tuple[str, ...], seeds: str, out: Path, data: str | None, resume: bool, device: str) -> None:
     """Train families alike from several seeds, and tell how their runs ended.
 
@@ -37,14 +38,11 @@ def stability(recipes: tuple[str, ...], seeds: str, out: Path, data: str | None,
 
     files = [read_recipe(recipe_path(text)) for text in recipes or sorted(zoo.presets)]
     study = Study(zoo, Request(files, chosen, out, data, resume, device, command_line()))
-    with tqdm(total=1, unit="step", disable=None, leave=False) as bar:
-        for event in study.run():
-            bar.total, bar.n = event.total, event.done
-            bar.set_description(event.what)
-            if event.ended is not None:
-                final, why = event.ended.final(), event.ended.collapsed
-                distance = "no distance" if final is None else f"distance {final:.3g}"
-                bar.write(f"{event.what}: {distance}{f', collapsed: {why}' if why else ''}")
+    for event in watched(study.run(), "step"):
+        if event.ended is not None:
+            final, why = event.ended.final(), event.ended.collapsed
+            distance = "no distance" if final is None else f"distance {final:.3g}"
+            tqdm.write(f"{event.what}: {distance}{f', collapsed: {why}' if why else ''}")
     write([study.record], out, DISTANCE)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from genzoo.cli import Terminated
-from genzoo.cli.arguments import parse_duration
+from genzoo.cli.arguments import FOLDER, data_option, device_option, parse_duration
 from genzoo.errors import OptionError, UnknownName
 from genzoo.registry import default_zoo
 
@@ -73,11 +73,11 @@ class Stop:
 
 @click.command()
 @click.argument("recipe")
-@click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
-@click.option("--data", help="Where the data set lies, if not where its plugin looks.")
+@click.option("-o", "--out", required=True, type=FOLDER, help="Folder of the run.")
+@data_option
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --out.")
 @click.option("--time-limit", help="Stop after this long with a checkpoint: 90m, 1.5h.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps.")
+@device_option
 def train(recipe: str, out: Path, data: str | None, resume: bool, time_limit: str | None, device: str) -> None:
     """Train by RECIPE, a YAML file, a preset or the name of a model that ships with one.
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from genzoo.report.measures import Cell, Line, Table
+from genzoo.report.details import ByClass, Swept, by_class, sweeps
+from genzoo.report.measures import Cell, Line, Measure, Table
 from genzoo.report.table import families_table, table_of
-from genzoo.report.text import ARROWS, brief, escape_markdown
+from genzoo.report.text import ARROWS, brief, escape_markdown, number
 from genzoo.report.verdicts import answers, choice
 from genzoo.results import Environment, Results, Stability
 
@@ -15,18 +16,18 @@ def measures_down(table: Table, lines: Sequence[Line]) -> str:
     """Measures down, models across: for many measures of a few models."""
     shown = table.shown(lines)
     head = ["", *(escape_markdown(table.entries[i].label) for i in shown)]
-    return _grid(head, [[_title(line), *(_cell(line.cells[i]) for i in shown)] for line in lines])
+    return _grid(head, [[_title(line.measure), *(_cell(line.cells[i]) for i in shown)] for line in lines])
 
 
 def models_down(table: Table, lines: Sequence[Line]) -> str:
     """Models down, measures across: for a few measures, each with its first detail alone."""
     shown = table.shown(lines)
     rows = [[escape_markdown(table.entries[i].label), *(_cell(line.cells[i], most=1) for line in lines)] for i in shown]
-    return _grid(["model", *map(_title, lines)], rows)
+    return _grid(["model", *(_title(line.measure) for line in lines)], rows)
 
 
-def _title(line: Line) -> str:
-    return f"{escape_markdown(brief(line.measure.title))} {ARROWS[line.measure.better]}".strip()
+def _title(measure: Measure) -> str:
+    return f"{escape_markdown(brief(measure.title))} {ARROWS[measure.better]}".strip()
 
 
 def _cell(cell: Cell, most: int | None = None) -> str:
@@ -37,6 +38,23 @@ def _cell(cell: Cell, most: int | None = None) -> str:
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def class_table(part: ByClass) -> str:
+    """One measure, classes down and models across, each model's weakest class in italics."""
+
+    def cells(row: int, found: Sequence[Cell]) -> Iterator[str]:
+        for cell, weakest in zip(found, part.weakest, strict=True):
+            yield f"*{escape_markdown(cell.text)}*" if row == weakest else escape_markdown(cell.text)
+
+    head = [_title(part.measure), *map(escape_markdown, part.labels)]
+    return _grid(head, [[escape_markdown(name), *cells(i, found)] for i, (name, found) in enumerate(part.rows)])
+
+
+def sweep_table(sweep: Swept) -> str:
+    """The values of an option down, and the two measures that it trades across."""
+    head = [escape_markdown(sweep.option), *map(escape_markdown, sweep.titles)]
+    return _grid(head, [[number(value), *map(_cell, cells)] for value, *cells in sweep.rows])
 
 
 def verdict_list(table: Table) -> Iterator[str]:
@@ -83,6 +101,7 @@ def _comparison(results: Results, table: Table) -> Iterator[str]:
         f"{escape_markdown(results.extractor)} (sha256 {results.digest})."
     )
     yield ""
+    yield from _details(results, table)
     failed = [entry for entry in table.entries if entry.model.failed]
     yield from (f"- {escape_markdown(e.label)} failed: {escape_markdown(e.model.failed or '')}" for e in failed)
     yield from ("", "## Settings", "", made_by(results.made, results.command, results.environment), "")
@@ -95,9 +114,32 @@ def _comparison(results: Results, table: Table) -> Iterator[str]:
             yield f"  {made_by(results.made, command, environment)}"
 
 
+def _details(results: Results, table: Table) -> Iterator[str]:
+    """Every turn of an option, every class, and where the pictures are."""
+    for sweep in sweeps(table):
+        yield from (f"## {escape_markdown(f'{sweep.label}: {sweep.option}')}", "", sweep_table(sweep), "")
+        yield from (f"{sweep.n} images at each value: hold these numbers against one another only.", "")
+    classes = by_class(table, results.classes)
+    if classes:
+        yield from ("## Class by class", "", "*In italics*, each model's weakest class.", "")
+    for part in classes:
+        yield from (class_table(part), "")
+    yield from (
+        "The page report.html beside this one holds the same numbers, and in pictures what each model makes of the "
+        "same seeds, the training images nearest to it, and quality against time, control and training.",
+        "",
+    )
+
+
 def _training(record: Stability, table: Table) -> Iterator[str]:
     yield from (f"# Stability of training on {escape_markdown(record.dataset)}", "")
     yield from (*verdict_list(table), "")
     yield from (measures_down(table, table.lines), "")
+    for family in record.families:
+        for run in family.runs:
+            why = run.failed or run.collapsed
+            if why:
+                yield f"- {escape_markdown(family.name)}, seed {run.seed}: {escape_markdown(why)}"
+    yield ""
     yield f"Distances at n = {record.n}; features: {escape_markdown(record.extractor)} (sha256 {record.digest})."
     yield from ("", made_by(record.made, record.command, record.environment), "")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from genzoo.milestones import Milestone
 from genzoo.report.drawing import INK, Style, legend, name_in_picture, panel, style, thinned
 from genzoo.report.measures import Cell, Measure, Table
 from genzoo.results import Score, Sweep
-from genzoo.runs import DISTANCE, Family, Milestone
+from genzoo.runs import DISTANCE, Family
 
 BETTER = {"lower": "lower is better", "higher": "higher is better"}
 
@@ -127,6 +128,18 @@ def _curve(milestones: Sequence[Milestone]) -> list[tuple[float, float]]:
     return [(m.seconds / 60, m.scores[DISTANCE]) for m in milestones if DISTANCE in m.scores]
 
 
+def _line(
+    axes: Any,
+    points: Sequence[tuple[float, float]],
+    colour: str,
+    label: str | None,
+    linewidth: float = 1.4,
+    **look: Any,
+) -> None:
+    """A curve; with its name in the legend, unless that is None."""
+    axes.plot(*zip(*thinned(points), strict=True), color=colour, linewidth=linewidth, label=label, **look)
+
+
 def training(table: Table) -> Any | None:
     """The distance against the minutes of training; None where no model's training was measured on the way."""
     curves = [(entry, points) for entry in table.entries if (points := _curve(entry.model.training))]
@@ -136,10 +149,8 @@ def training(table: Table) -> Any | None:
     figure, axes = panel("", "minutes of training", f"{DISTANCE.capitalize()} distance", log=log)
     for entry, points in curves:
         drawn = style(entry.index)
-        axes.plot(
-            *zip(*thinned(points), strict=True), color=drawn.colour, linestyle=drawn.dash, marker=drawn.marker,
-            markersize=4, linewidth=1.4, label=name_in_picture(entry.label),
-        )  # fmt: skip
+        look = {"linestyle": drawn.dash, "marker": drawn.marker, "markersize": 4}
+        _line(axes, points, drawn.colour, name_in_picture(entry.label), **look)
     legend(axes)
     return figure
 
@@ -157,9 +168,7 @@ def distances(family: Family, limits: tuple[float, float] | None, floor: float |
     for turn, (run, points) in enumerate(curves):
         drawn = style(turn)
         label = f"seed {run.seed}" + (" (collapsed)" if run.collapsed is not None else "")
-        axes.plot(
-            *zip(*thinned(points), strict=True), color=drawn.colour, linestyle=drawn.dash, linewidth=1.4, label=label
-        )
+        _line(axes, points, drawn.colour, label, linestyle=drawn.dash)
     if limits is not None:
         axes.set_ylim(*limits)
     _floor(axes, floor, INK)
@@ -188,8 +197,7 @@ def losses(family: Family) -> Any | None:
         for run in family.runs:
             points = [(m.step, m.losses[name]) for m in run.milestones if name in m.losses]
             if points:
-                colour = style(turn).colour
-                axes.plot(*zip(*thinned(points), strict=True), color=colour, linewidth=1.1, alpha=0.8, label=label)
+                _line(axes, points, style(turn).colour, label, linewidth=1.1, alpha=0.8)
                 label = None
     legend(axes)
     return figure

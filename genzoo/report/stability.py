@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from genzoo.report.measures import Cell, Entry, Measure, Reader
 from genzoo.report.text import number, span
@@ -52,60 +53,47 @@ def variation_cell(family: Family) -> Cell | None:
     return Cell(value, f"{number(value)} %", details=(f"of {len(ends)} runs",))
 
 
+def _measure(
+    key: str, title: str, about: str, read: Callable[[Family], Cell | None], **more: Any
+) -> tuple[Measure, Reader]:
+    """A measure of this theme, of which less is better, and how its cell is read."""
+    return Measure(key, title, "lower", "stability", about, **more), _of_family(read)
+
+
 #: Each measure, and how its cell is read. The first stands for the theme.
 STABILITY: Sequence[tuple[Measure, Reader]] = (
-    (
-        Measure(
-            "divergence",
-            "End over best",
-            "lower",
-            "stability",
-            "How far from its best a training run ends: 1 is at its best, 2 twice as far from real pictures.",
-            interval=SEEDS,
-        ),
-        _of_family(divergence_cell),
+    _measure(
+        "divergence",
+        "End over best",
+        "How far from its best a training run ends: 1 is at its best, 2 twice as far from real pictures.",
+        divergence_cell,
+        interval=SEEDS,
     ),
-    (
-        Measure(
-            "collapsed",
-            "Collapsed runs",
-            "lower",
-            "stability",
-            "Training runs that ended in ruin, of those that were started.",
-        ),
-        _of_family(collapsed_cell),
+    _measure(
+        "collapsed",
+        "Collapsed runs",
+        "Training runs that ended in ruin, of those that were started.",
+        collapsed_cell,
     ),
-    (
-        Measure(
-            "variation",
-            "Spread over seeds",
-            "lower",
-            "stability",
-            "How much the runs' last distances differ: their standard deviation over their mean.",
-            unit="%",
-        ),
-        _of_family(variation_cell),
+    _measure(
+        "variation",
+        "Spread over seeds",
+        "How much the runs' last distances differ: their standard deviation over their mean.",
+        variation_cell,
+        unit="%",
     ),
-    (
-        Measure(
-            "final",
-            "Distance at the end",
-            "lower",
-            "stability",
-            "Where the runs of the short recipe end; hold it against the other families, not against shipped models.",
-            interval=SEEDS,
-        ),
-        _of_family(lambda family: spread_cell(family.final())),
+    _measure(
+        "final",
+        "Distance at the end",
+        "Where the runs of the short recipe end; hold it against the other families, not against shipped models.",
+        lambda family: spread_cell(family.final()),
+        interval=SEEDS,
     ),
-    (
-        Measure(
-            "reached",
-            "Best distance",
-            "lower",
-            "stability",
-            "The nearest that the runs of the short recipe came to real pictures on the way.",
-            interval=SEEDS,
-        ),
-        _of_family(lambda family: spread_cell(family.best())),
+    _measure(
+        "reached",
+        "Best distance",
+        "The nearest that the runs of the short recipe came to real pictures on the way.",
+        lambda family: spread_cell(family.best()),
+        interval=SEEDS,
     ),
 )

@@ -50,16 +50,11 @@ class Answer:
     winner: str | None
 
 
-def verdicts(table: Table) -> list[Verdict]:
-    """One a measure; where it depends on the machine, one for each machine with two models or more."""
-    return [verdict for line in table.lines for verdict in _of_line(table, line)]
-
-
 def answers(table: Table) -> list[Answer]:
     """The verdicts by theme, those of its first measure in full."""
     found = []
     for theme, lines in table.themes():
-        first, *rest = [_of_line(table, line) for line in lines]
+        first, *rest = [verdicts(table, line) for line in lines]
         if not first and not (lines[0].measure.local and table.several_machines()):
             continue
         lead = f"{lines[0].measure.title}: " + ("; ".join(verdict.text for verdict in first) or APART)
@@ -97,14 +92,15 @@ def standing(table: Table, line: Line, index: int) -> tuple[str, str]:
         return "best", "best"
     if cell.overlaps(top):
         return "level", "level with the best"
-    factor = None if line.measure.unit == "%" else _factor(top, cell)
+    factor = _factor(line.measure, top, cell)
     worse = "more" if line.measure.better == "lower" else "less"
     if factor is None:
         return "behind", f"{_difference(line.measure, top, cell)} {worse}"
     return "behind", f"{number(factor)} times {worse}"
 
 
-def _of_line(table: Table, line: Line) -> list[Verdict]:
+def verdicts(table: Table, line: Line) -> list[Verdict]:
+    """What a measure says: one verdict; where it depends on the machine, one for each with two models or more."""
     groups = [group for group in table.rivals(line) if len(group) > 1]
     sign = -1 if line.measure.better == "higher" else 1
     found = []
@@ -154,8 +150,10 @@ def _some(names: Sequence[str]) -> str:
     return listed(names) if len(names) <= MANY else listed([*names[: MANY - 1], f"{len(names) - MANY + 1} more"])
 
 
-def _factor(top: Cell, cell: Cell) -> float | None:
-    """How many times the larger is the smaller; None where that says nothing, as about 0 or opposite signs."""
+def _factor(measure: Measure, top: Cell, cell: Cell) -> float | None:
+    """How many times the larger is the smaller; None where that says nothing, as of shares, 0 or opposite signs."""
+    if measure.unit == "%":
+        return None
     a, b = top.value or 0.0, cell.value or 0.0
     small, large = sorted((abs(a), abs(b)))
     return large / small if small > 0 and a * b > 0 else None
@@ -167,5 +165,5 @@ def _difference(measure: Measure, top: Cell, cell: Cell) -> str:
 
 
 def _by(measure: Measure, top: Cell, second: Cell) -> str:
-    factor = None if measure.unit == "%" else _factor(top, second)
+    factor = _factor(measure, top, second)
     return f"by {_difference(measure, top, second)}" if factor is None else f"by a factor of {number(factor)}"

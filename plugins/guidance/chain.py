@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from genzoo.denoiser import Condition, Denoiser
 from genzoo.errors import GenzooError
 from genzoo.frozen import Seq
 from genzoo.guidance import Guidance
-from genzoo.registry import default_zoo
+from genzoo.registry import Zoo, default_zoo
 from genzoo.scheduler import Denoise, Grid, Level
 from genzoo_plugins.guidance.filters import Filter, Interval
 
 
-def _made(given: Any) -> Any:
+def _made(given: Any, info: ValidationInfo) -> Any:
     """Guidances from "apg:scale=3;eta=0.5 + interval:low=0.2;high=5": semicolons stand for commas, which are taken."""
     if not isinstance(given, str):
         return given
+    zoo = info.context if isinstance(info.context, Zoo) else default_zoo()
     try:
-        return tuple(default_zoo().make("guidance", part.strip().replace(";", ",")) for part in given.split("+"))
+        return tuple(zoo.make("guidance", part.strip().replace(";", ",")) for part in given.split("+"))
     except GenzooError as error:
         raise ValueError(str(error)) from None
 
@@ -68,6 +69,9 @@ class Chain(Guidance):
         for part in self._filters:
             count = part.evaluations_after(count, level)
         return count
+
+    def within(self, zoo: Zoo) -> Guidance:
+        return Chain(parts=tuple(part.within(zoo) for part in self.parts))
 
     def over(self, grid: Grid) -> Guidance:
         return Chain(parts=tuple(part.over(grid) for part in self.parts))

@@ -1,27 +1,19 @@
-"""Guidance by contrast: what the model makes of a condition, moved away from what it makes of another or of none.
-
-All act on x_0, which is affine in eps, v and the velocity at a given x_t and t; a method that is not affine says in
-which of them it acts.
-"""
+"""Guidances by contrast that grew out of classifier-free guidance."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
 from pydantic import BeforeValidator, Field, PrivateAttr
 from torch import Tensor
 
+from genzoo.contrast import ClassifierFree, Contrast, Mix
 from genzoo.denoiser import Condition, Denoiser, target, to_x0
 from genzoo.errors import OptionError
 from genzoo.frozen import Seq
 from genzoo.guidance import Guidance
 from genzoo.scheduler import Denoise, Grid, Level
-
-#: (x_t, level, x_0 without condition, x_0 with it) -> x_0.
-Mix = Callable[[Tensor, Level, Tensor, Tensor], Tensor]
 
 CLEAN = Level(0.0, 1.0, 0.0)
 
@@ -42,55 +34,6 @@ def classes_of(denoiser: Denoiser) -> int | None:
     return None if config is None else getattr(config, "num_class_embeds", None) or 0
 
 
-class Contrast(Guidance):
-    """Two evaluations, or one of twice the batch, and a mix of them. Scale 1 is the plain conditional model, at one."""
-
-    scale: Annotated[float, Field(ge=-100, le=100, description="1 is the plain conditional model")] = 2.0
-    batched: Annotated[bool, Field(description="both branches in one evaluation of twice the batch")] = True
-
-    @abstractmethod
-    def mixer(self) -> Mix:
-        """The mix for one walk; what it must remember between calls lives in it, and ends with the walk."""
-
-    def opposite(self, condition: Condition, null: Condition | None) -> Condition:
-        """The condition to move away from."""
-        if not condition:
-            raise OptionError("this model is unconditional, so there is nothing to guide; leave guidance at 1")
-        if null is None:
-            raise OptionError("this model learned no null class, so only guidance=1 works")
-        return null
-
-    def __call__(self, denoiser: Denoiser, condition: Condition, null: Condition | None) -> Denoise:
-        if self.scale == 1:
-            return lambda x, t: denoiser(x, t, condition)
-        return self.mixed(denoiser, condition, self.opposite(condition, null))
-
-    def mixed(self, denoiser: Denoiser, condition: Condition, other: Condition) -> Denoise:
-        """(x_t, t) -> the mix of both branches."""
-        both = {key: torch.cat([other[key], condition[key]]) for key in condition}
-        mix = self.mixer()
-
-        def guided(x: Tensor, t: float) -> Tensor:
-            if self.batched:
-                free, wanted = denoiser(torch.cat([x, x]), t, both).chunk(2)
-            else:
-                free, wanted = denoiser(x, t, other), denoiser(x, t, condition)
-            return mix(x, Level(t, *denoiser.schedule.level(t)), free, wanted)
-
-        return guided
-
-    @property
-    def evaluations(self) -> int:
-        return 1 if self.scale == 1 else 2
-
-
-class Plain(Contrast):
-    """Classifier-free guidance as it is (Ho & Salimans 2022, eq. 6), for others to build on."""
-
-    def mixer(self) -> Mix:
-        return lambda x, level, free, wanted: torch.lerp(free, wanted, self.scale)
-
-
 class Rescaled(Contrast):
     """Rescaled classifier-free guidance (Lin et al. 2024, eq. 15 and 16).
 
@@ -102,7 +45,7 @@ class Rescaled(Contrast):
 
     def __call__(self, denoiser: Denoiser, condition: Condition, null: Condition | None) -> Denoise:
         if self.scale == 1 or self.rescale == 0:
-            return Plain(scale=self.scale, batched=self.batched)(denoiser, condition, null)
+            return self._unscaled(denoiser, condition, null)
         prediction = denoiser.prediction
         both = self.mixed(denoiser, condition, self.opposite(condition, null))
 
@@ -126,6 +69,14 @@ class Rescaled(Contrast):
     def mixer(self) -> Mix:
         # Both branches as they are: the mix needs to know what the network predicts.
         return lambda x, level, free, wanted: torch.cat([free, wanted])
+
+    @property
+    def _unscaled(self) -> ClassifierFree:
+        return ClassifierFree(scale=self.scale, batched=self.batched)
+
+    @property
+    def evaluations(self) -> int:
+        return self._unscaled.evaluations if self.rescale == 0 else super().evaluations
 
 
 class Projected(Contrast):
@@ -299,4 +250,4 @@ class Negative(Contrast):
         return 1 if self.scale == 1 else 1 + len(self.labels)
 
     def mixer(self) -> Mix:
-        return Plain(scale=self.scale).mixer()
+        return ClassifierFree(scale=self.scale).mixer()

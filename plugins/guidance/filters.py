@@ -8,16 +8,17 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 from torch import Tensor
 
+from genzoo.contrast import ClassifierFree
 from genzoo.denoiser import Condition, Denoiser
 from genzoo.errors import OptionError
 from genzoo.guidance import Guidance
 from genzoo.metric import Extractor
-from genzoo.registry import default_zoo
+from genzoo.registry import Zoo, default_zoo
 from genzoo.scheduler import Denoise, Level
-from genzoo_plugins.guidance.contrast import Plain, beside, classes_of, per_sample
+from genzoo_plugins.guidance.contrast import beside, classes_of, per_sample
 
 
 class Filter(Guidance):
@@ -71,7 +72,7 @@ class Interval(Filter):
 
     @property
     def _alone(self) -> Guidance:
-        return Plain(scale=2.0 if self.scale is None else self.scale)
+        return ClassifierFree(scale=2.0 if self.scale is None else self.scale)
 
     @property
     def evaluations(self) -> int:
@@ -110,23 +111,53 @@ class Threshold(Filter):
         return 1
 
 
+class Naming(Filter):
+    """A filter that names something: it is looked up where the model's own names are."""
+
+    _zoo: Zoo | None = PrivateAttr(default=None)
+
+    def within(self, zoo: Zoo) -> Guidance:
+        found = self.model_copy()
+        found._zoo = zoo
+        return found
+
+    @property
+    def zoo(self) -> Zoo:
+        """Where names are looked up; everything that is installed, for a model that does not say."""
+        return self._zoo or default_zoo()
+
+
+# What a guidance names serves every batch, and a guidance is made anew for each: so both are kept here. Neither is made
+# in inference mode, for its weights must be ordinary tensors: to be used outside it, and for gradients to pass through.
+
+
 @functools.lru_cache(maxsize=2)
-def weaker(name: str, device: str, dtype: torch.dtype) -> Denoiser:
-    """The denoiser of a card's model."""
-    # Weights that are made in inference mode could not be used outside it later.
+def weaker(zoo: Zoo, name: str, device: str, dtype: torch.dtype) -> Denoiser:
+    """The denoiser of a card's model, from what is at hand.
+
+    Nothing is fetched: a card's own options may name this guidance, and to load one model must never pull another.
+    """
     with torch.inference_mode(False):
-        model = default_zoo().load(name, device=device, dtype=dtype)
+        model = zoo.load(name, device=device, dtype=dtype, local_files_only=True)
     found = getattr(model, "denoiser", None)
     if not isinstance(found, Denoiser):
         raise OptionError(f"{name} is no diffusion model, so it cannot guide one; name a weaker diffusion model")
     return found
 
 
-class Auto(Filter):
+@functools.lru_cache(maxsize=2)
+def classifier(zoo: Zoo, spec: str) -> Extractor:
+    """A registered extractor."""
+    with torch.inference_mode(False):
+        found: Extractor = zoo.make("extractor", spec)
+    return found
+
+
+class Auto(Naming):
     """Autoguidance (Karras et al. 2024): away from a weaker model with the same condition.
 
     x_0 = W + scale (D - W), W being the x_0 of the card ``model``, which must know the same classes, shape and noise
-    schedule. Its evaluation is counted in full, whatever its size.
+    schedule. Its evaluation is counted in full, whatever its size. A model of the Hub must have been pulled before.
     """
 
     model: Annotated[str, Field(min_length=1, max_length=200, description="the card of the weaker model")]
@@ -136,7 +167,7 @@ class Auto(Filter):
         if self.scale == 1:
             return denoise
         weights = next(denoiser.parameters(), torch.empty(0))
-        weak = weaker(self.model, str(weights.device), weights.dtype)
+        weak = weaker(self.zoo, self.model, str(weights.device), weights.dtype)
         self._check(denoiser, weak)
 
         def guided(x: Tensor, t: float) -> Tensor:
@@ -164,7 +195,7 @@ class Auto(Filter):
         return before + self.evaluations - 1
 
 
-class Classifier(Filter):
+class Classifier(Naming):
     """Classifier guidance by a registered extractor that has an opinion of the class, through x_0.
 
     Dhariwal & Nichol 2021 add the gradient of log p(y | x_t). Here p(y | x_t) is p(y | x_0 = D(x_t)), as no
@@ -182,9 +213,7 @@ class Classifier(Filter):
         if "class_labels" not in condition:
             raise OptionError("this model is unconditional, so there is no class to guide to; leave the classifier out")
         labels = condition["class_labels"]
-        # The classifier's weights must be ordinary tensors, for gradients to pass through them.
-        with torch.inference_mode(False):
-            extractor: Extractor = default_zoo().make("extractor", self.extractor)
+        extractor = classifier(self.zoo, self.extractor)
 
         def guided(x: Tensor, t: float) -> Tensor:
             x0 = denoise(x, t)
@@ -200,17 +229,17 @@ class Classifier(Filter):
 
 
 def log_likelihood_gradient(extractor: Extractor, x0: Tensor, labels: Tensor, patch: int = 1) -> Tensor:
-    """grad_x0 log p(labels | x_0), of x_0's shape, float32.
+    """grad_x0 log p(labels | x_0), of x_0's shape, float32, on the CPU, where extractors look at images.
 
     Sampling runs in inference mode, whose tensors keep no history: a copy made outside of it does.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        point = x0.detach().float().clone().requires_grad_()
+        point = x0.detach().to("cpu", torch.float32, copy=True).requires_grad_()
         logits = extractor.extract(F.pixel_shuffle(point, patch) if patch > 1 else point).logits
         if logits is None:
             raise OptionError(f"extractor {extractor.name!r} has no opinion of the class; name one that has logits")
         if int(labels.max()) >= logits.shape[1]:
             raise OptionError(f"extractor {extractor.name!r} knows {logits.shape[1]} classes; name one that knows all")
-        chosen = F.log_softmax(logits, 1).gather(1, labels.clone()[:, None]).sum()
+        chosen = F.log_softmax(logits, 1).gather(1, labels.to("cpu", copy=True)[:, None]).sum()
         (gradient,) = torch.autograd.grad(chosen, point)
     return gradient

@@ -14,8 +14,8 @@ from genzoo.uncertainty import wilson
 class LabelAccuracy(Metric):
     """Share of images that the extractor's classifier recognises as the class that was asked for.
 
-    Bounded by the classifier. The row of real images is no bound to be trusted: these are training images, and a
-    classifier that learned from the same ones recognises them more often than it recognises new ones.
+    Bounded by the classifier: the row of real images, which are held-out ones, tells how often it recognises those. A
+    model may well exceed it, by pictures that are more typical of their class than real ones are.
     """
 
     title: ClassVar[str] = "Label accuracy"
@@ -23,6 +23,7 @@ class LabelAccuracy(Metric):
     unit: ClassVar[str] = "%"
     better: ClassVar[str] = "higher"
     theme: ClassVar[Theme] = "control"
+    alone: ClassVar[bool] = True
     about: ClassVar[str] = "How often a picture is recognised as the class that was asked for."
 
     def __call__(self, fake: Features, reference: Features) -> Estimate | None:

@@ -35,7 +35,8 @@ class Copying(Metric):
     pooled: ClassVar[bool] = True
     about: ClassVar[str] = (
         "How many pictures seem to be copied: as far as more of them lie nearer to a training picture than to all of "
-        "as many that no model saw."
+        "as many that no model saw. Read it beside the diversity: of a model that makes few different pictures, some "
+        "that happen to lie near a training picture count for many."
     )
 
     def __call__(self, fake: Features, reference: Features) -> Estimate | None:

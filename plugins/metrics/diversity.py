@@ -86,6 +86,7 @@ class Vendi(Metric):
     paper: ClassVar[str] = "https://arxiv.org/abs/2210.02410"
     better: ClassVar[str] = "higher"
     theme: ClassVar[Theme] = "diversity"
+    alone: ClassVar[bool] = True
     about: ClassVar[str] = "How many truly different pictures there are; the real images' row tells how many is many."
 
     def __call__(self, fake: Features, reference: Features) -> Estimate:
