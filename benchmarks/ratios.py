@@ -55,11 +55,11 @@ class Rows(Record):
     environment: Environment
 
     @classmethod
-    def of(cls, rows: Iterable[Any]) -> Self:
-        """The rows of this process's own run, on the CPU."""
+    def of(cls, rows: Iterable[Any], **more: Any) -> Self:
+        """The rows of this process's own run, on the CPU, with whatever else the script tells of them."""
         command = shlex.join(["python", *sys.argv])
         return cls.model_validate(
-            {"made": now(), "command": command, "environment": environment("cpu"), "rows": tuple(rows)}
+            {"made": now(), "command": command, "environment": environment("cpu"), "rows": tuple(rows), **more}
         )
 
 

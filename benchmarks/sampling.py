@@ -23,8 +23,12 @@ from genzoo.metric import Extractor, Features, Metric, Reference
 from genzoo.registry import Zoo
 from genzoo.results import Count, Environment, Label, Number
 from genzoo.tensors import read, write
+from genzoo.uncertainty import jackknife
 
 BATCH = 64
+
+#: Of the jackknife for the difference of two settings.
+FOLDS = 25
 
 
 class Setting(Frozen):
@@ -59,7 +63,8 @@ class Point(Frozen):
     Attributes:
         setting: of the sampling.
         nfe: evaluations of the network per image.
-        n: images, of the seeds 0 to n - 1 and the classes in turn.
+        start: the first seed; the others follow it.
+        n: images, the classes in turn.
         value, low, high: the Frechet distance with its 95 % interval.
         accuracy: per cent of the images that the extractor takes for their class.
         seconds: that the images took, on a machine that may have had other work.
@@ -68,6 +73,7 @@ class Point(Frozen):
 
     setting: Setting
     nfe: Number
+    start: Count = 0
     n: Count
     value: Number
     low: Number | None
@@ -77,19 +83,61 @@ class Point(Frozen):
     made: Label
 
 
+class Difference(Frozen):
+    """A setting's distance minus the anchor's, over the same seeds.
+
+    The interval is the delete-a-fold jackknife's over sets of one image of each class, which leave both settings
+    together: what classes and seeds do to both alike is not in it.
+
+    Attributes:
+        setting: of the sampling.
+        start, n: the seeds.
+        value, low, high: the difference with its 95 % interval; below 0 the setting is nearer to the data.
+        distance, anchor: the two distances.
+    """
+
+    setting: Setting
+    start: Count = 0
+    n: Count
+    value: Number
+    low: Number | None
+    high: Number | None
+    distance: Number
+    anchor: Number
+
+    @property
+    def verdict(self) -> str:
+        """What the interval shows."""
+        if self.low is None or self.high is None:
+            return "too few images"
+        if self.high < 0:
+            return "nearer to the data"
+        return "farther from the data" if self.low > 0 else "not told apart"
+
+    @property
+    def interval(self) -> str:
+        """The difference with its interval, for a reader."""
+        span = "" if self.low is None or self.high is None else f" [{self.low:+.3f}, {self.high:+.3f}]"
+        return f"{self.value:+.3f}{span}"
+
+
 class Found(Frozen):
     """What a search found.
 
     Attributes:
         within: "genzoo", everything that is registered; "diffusers", only what it has too.
-        goal: the Frechet distance to reach.
-        point: the cheapest setting that reaches it; null where none did.
+        goal: the Frechet distance to reach, the anchor's on the seeds of the search.
+        point: the cheapest setting that reaches it there and on fresh seeds; null where none did.
+        fresh: its difference from the anchor on as many seeds that took no part in the choice.
+        unconfirmed: settings that reached it in the search and not on the fresh seeds.
         tried: settings that were looked at.
     """
 
     within: Literal["genzoo", "diffusers"]
     goal: Number
     point: Point | None
+    fresh: Difference | None = None
+    unconfirmed: Seq[Difference] = ()
     tried: Count
 
 
@@ -103,6 +151,9 @@ class Curve(Frozen):
         dataset, extractor, digest: what the distances are measured with.
         n: images of each point.
         points: by scheduler and evaluations.
+        lines, guidances: schedulers on their grids, and guidances, that the table shows; other points are a search's.
+        missing: scheduler -> evaluations at which it could be, and was not yet, measured.
+        goal: what has 10 evaluations against the anchor, the best first; and the best again on fresh seeds.
         skipped: scheduler -> why it is not there.
         found: of the searches.
     """
@@ -118,6 +169,10 @@ class Curve(Frozen):
     digest: Label
     n: Count
     points: Seq[Point]
+    lines: Seq[Label] = ()
+    guidances: Seq[Label] = ("1",)
+    missing: dict[str, Seq[Count]] = Field(default_factory=dict)
+    goal: Seq[Difference] = ()
     skipped: dict[str, str] = Field(default_factory=dict)
     found: Seq[Found] = ()
 
@@ -135,7 +190,12 @@ class Bench:
         work: a folder for the features of the images, and for the points as they are finished.
         budget: seconds.
         limit: points that may still be measured; None for any number.
+
+    Attributes:
+        maker: who makes the images, where it is not genzoo: it keeps files of its own.
     """
+
+    maker = ""
 
     def __init__(self, zoo: Zoo, model: str, work: Path, budget: float, limit: int | None = None) -> None:
         self.zoo, self.work, self.limit = zoo, work, limit
@@ -167,6 +227,8 @@ class Bench:
         low, high = 1, nfe
         if self.nfe(Setting(scheduler=scheduler, steps=1, guidance=guidance)) > nfe:
             return None
+        if self._affordable(scheduler, nfe, guidance, nfe):  # as with every method of one evaluation a step
+            low = nfe
         while low < high:
             middle = (low + high + 1) // 2
             if self._affordable(scheduler, middle, guidance, nfe):
@@ -183,38 +245,79 @@ class Bench:
 
     # -- measuring ---------------------------------------------------------------------------------------------------
 
-    def measure(self, setting: Setting, n: int) -> Point:
-        """The point of a setting with ``n`` images: read where it was measured before.
+    def measure(self, setting: Setting, n: int, start: int = 0) -> Point:
+        """The point of a setting with the ``n`` images from seed ``start`` on: read where it was measured before.
 
         Raises Spent where it would not be done in the time that is left; what was made of it then is kept.
         """
-        known = self.known.get((setting, n))
+        known = self.known.get((setting, start, n))
         if known is not None:
             return known
         if self.limit is not None and self.limit < 1:
             raise Spent("as many points as --limit allows were measured")
-        nfe = self.nfe(setting)
-        seen, seconds = self.features(setting, n, nfe)
+        point = self._judged(setting, *self.features(setting, start + n), start, n)
+        if self.limit is not None:
+            self.limit -= 1
+        return point
+
+    def at_hand(self, n: int) -> list[Point]:
+        """The points with the images of the seeds 0 to n - 1 that can be had without making one."""
+        points = []
+        for setting in dict.fromkeys(setting for setting, _, _ in self.known):
+            known = self.known.get((setting, 0, n))
+            if known is None and max(s + count for other, s, count in self.known if other == setting) >= n:
+                seen, seconds = self.kept(setting)
+                known = self._judged(setting, seen, seconds, 0, n) if seen is not None and len(seen) >= n else None
+            points += [known] if known is not None else []
+        return points
+
+    def difference(self, setting: Setting, anchor: Setting, n: int, start: int = 0) -> Difference:
+        """How much farther from the data a setting is than the anchor, over the same seeds; see ``measure``."""
+        distance: Any = self.metrics["frechet"]
+        over = [
+            distance.over(self.features(one, start + n)[0].vectors[start : start + n], self.reference.vectors)
+            for one in (setting, anchor)
+        ]
+        # Classes come in turn: one image of each is the least that may be left out, or the parts' classes would differ.
+        size = self.model.num_classes or 1
+        units = n // size
+        folds = min(FOLDS, units // 2)
+
+        def apart(chosen: torch.Tensor) -> float:
+            rows = (chosen[:, None] * size + torch.arange(size)).flatten()
+            return float(over[0](rows) - over[1](rows))
+
+        mine, theirs = (float(statistic(torch.arange(n))) for statistic in over)
+        low, high = (jackknife(units, apart, mine - theirs, folds) if folds > 1 else None) or (None, None)
+        return Difference(
+            setting=setting, start=start, n=n, value=mine - theirs, low=low, high=high, distance=mine, anchor=theirs
+        )
+
+    def asked(self, seen: Features) -> Features:
+        """Features of the first images, with the classes that were asked for: these come in turn."""
         classes = self.model.num_classes
-        fake = Features(seen.vectors, seen.logits, torch.arange(len(seen)) % classes if classes else None)[:n]
+        return Features(seen.vectors, seen.logits, torch.arange(len(seen)) % classes if classes else None)
+
+    def _judged(self, setting: Setting, seen: Features, seconds: float, start: int, n: int) -> Point:
+        """The point of a setting's features, kept."""
+        fake = self.asked(seen)[start : start + n]
         distance = self.metrics["frechet"](fake, self.reference)
         accuracy = self.metrics["label-accuracy"](fake, self.reference)
         if distance is None:
             raise GenzooError("the Frechet distance does not apply to these images")
         point = Point(
             setting=setting,
-            nfe=nfe,
+            nfe=self.nfe(setting),
+            start=start,
             n=n,
             value=distance.value,
             low=distance.low,
             high=distance.high,
             accuracy=accuracy.value if accuracy else None,
-            seconds=seconds,
+            seconds=seconds * n / len(seen),
             made=now(),
         )
-        self.known[setting, n] = point
-        if self.limit is not None:
-            self.limit -= 1
+        self.known[setting, start, n] = point
         self.work.mkdir(parents=True, exist_ok=True)
         with self.log.open("a") as file:
             file.write(point.model_dump_json() + "\n")
@@ -223,30 +326,41 @@ class Bench:
     @property
     def log(self) -> Path:
         """The finished points, a JSON object a line; its name holds what they depend on."""
-        return self.work / f"points-{self.weights[:12]}-{self.extractor.digest[:12]}.jsonl"
+        return self.work / f"{self.maker}points-{self.weights[:12]}-{self.extractor.digest[:12]}.jsonl"
 
     @cached_property
-    def known(self) -> dict[tuple[Setting, int], Point]:
-        """The finished points. A line that an interruption cut short is passed over."""
+    def known(self) -> dict[tuple[Setting, int, int], Point]:
+        """The finished points, by setting, first seed and images. A line that was cut short is passed over."""
         found = {}
         for line in self.log.read_text().splitlines() if self.log.exists() else []:
             try:
                 point = Point.model_validate_json(line)
             except ValueError:
                 continue
-            found[point.setting, point.n] = point
+            found[point.setting, point.start, point.n] = point
         return found
 
-    def features(self, setting: Setting, n: int, nfe: float) -> tuple[Features, float]:
+    def kept(self, setting: Setting) -> tuple[Features | None, float]:
+        """(features of the images that were made so far, seconds that those took)."""
+        path = self._file(setting)
+        if not path.exists():
+            return None, 0.0
+        kept = read(path)
+        return Features(kept["vectors"].clone(), kept["logits"].clone()), float(kept.metadata["seconds"])
+
+    def _file(self, setting: Setting) -> Path:
+        key = hashlib.sha256(f"{self.maker}{self.weights} {self.extractor.digest} {setting.model_dump_json()}".encode())
+        return self.work / f"features-{key.hexdigest()[:20]}.safetensors"
+
+    def images(self, setting: Setting, seeds: Sequence[int], labels: Sequence[int] | None) -> torch.Tensor:
+        """One batch of images, float32 in [-1, 1]."""
+        return self.model.generate(seeds, batch=len(seeds), labels=labels, **setting.options)
+
+    def features(self, setting: Setting, n: int) -> tuple[Features, float]:
         """(features of the first n images at least, seconds that those took), made batch by batch and kept."""
-        key = hashlib.sha256(f"{self.weights} {self.extractor.digest} {setting.model_dump_json()}".encode())
-        path = self.work / f"features-{key.hexdigest()[:20]}.safetensors"
-        parts: list[Features] = []
-        seconds, done = 0.0, 0
-        if path.exists():
-            kept = read(path)
-            parts = [Features(kept["vectors"].clone(), kept["logits"].clone())]
-            seconds, done = float(kept.metadata["seconds"]), len(kept["vectors"])
+        seen, seconds = self.kept(setting)
+        done, nfe = 0 if seen is None else len(seen), self.nfe(setting)
+        parts = [] if seen is None else [seen]
         while done < n:
             count = min(BATCH, max(n - done, 1))
             if self.end - time.monotonic() < self.rate * count * nfe:
@@ -254,7 +368,7 @@ class Bench:
             begin = time.perf_counter()
             seeds = range(done, done + count)
             labels = [seed % self.model.num_classes for seed in seeds] if self.model.num_classes else None
-            images = self.model.generate(seeds, batch=count, labels=labels, **setting.options)
+            images = self.images(setting, seeds, labels)
             took = time.perf_counter() - begin
             self.rate = took / (count * nfe)
             seconds, done = seconds + took, done + count
@@ -262,7 +376,8 @@ class Bench:
             parts.append(self.extractor.over(images.add(1).mul(127.5).round().div(127.5).sub(1)))
             seen = joined(parts)
             self.work.mkdir(parents=True, exist_ok=True)
-            write(path, {"vectors": seen.vectors, "logits": cast(torch.Tensor, seen.logits)}, {"seconds": str(seconds)})
+            tensors = {"vectors": seen.vectors, "logits": cast(torch.Tensor, seen.logits)}
+            write(self._file(setting), tensors, {"seconds": str(seconds)})
             parts = [seen]
         return joined(parts), seconds
 

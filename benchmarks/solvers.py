@@ -1,6 +1,7 @@
 """Frechet distance against network evaluations, for every registered scheduler on a shipped diffusion model.
 
 python benchmarks/solvers.py --budget 60m            the curve: every scheduler at 5, 8, 10 ... 1000 evaluations
+python benchmarks/solvers.py --grids trailing,own    on one grid for all, and on each scheduler's own
 python benchmarks/solvers.py --search --budget 30m   the cheapest setting as good as DDPM with 1,000 steps
 python benchmarks/solvers.py --limit 0               write the files from what was measured so far
 
@@ -18,13 +19,14 @@ from typing import Any, Literal, cast
 
 import click
 import torch
-from sampling import Bench, Curve, Found, Point, Setting, Spent, describe
-from solver_page import markdown, svg
+from sampling import Bench, Curve, Difference, Found, Point, Setting, Spent, describe
+from solver_page import column, markdown, svg
 
 from genzoo.bench import environment, now
 from genzoo.cli.arguments import parse_duration
 from genzoo.errors import GenzooError
 from genzoo.files import write_whole
+from genzoo.frozen import Seq
 from genzoo.noise import Noise
 from genzoo.registry import default_zoo
 from genzoo.scheduler import Scheduler
@@ -40,41 +42,70 @@ ANCHOR_TURN = 10.5
 DISTILLED = ("lcm", "tcd")
 
 #: Evaluations at which the search looks.
-DEPTHS = (4, 5, 6, 7, 8, 10, 12, 15, 20, 25)
+DEPTHS = (4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 25)
 
-#: What the search varies. Guidance helps in the middle of the walk alone (Kynkaanniemi et al. 2024); the bounds are of
-#: sigma / alpha.
-GRIDS = ("trailing", "linspace", "quadratic", "uniform", "karras", "log-snr", "beta")
-GUIDANCES = ("1", "1.5", "interval:scale=1.5,low=0.3,high=5", "interval:scale=2,low=0.5,high=3")
+#: Variants that the search looks at beside every scheduler's defaults; diffusers has all of them.
+VARIANTS = ("unipc:order=3", "dpmpp-2m:variant=heun", "dpmpp-2m-sde:variant=heun", "dpmpp-3m:variant=published")
 
-#: What diffusers has of it: the same search within that says what the peer could reach.
-PEER = (
-    "ddpm", "ddim", "euler", "euler-ancestral", "heun", "dpm-2", "dpmpp-1s", "dpmpp-2m", "dpmpp-2m-sde", "dpmpp-2s",
-    "unipc", "deis", "lms", "plms", "pndm",
+#: What the search varies. Guidance helps in the middle of the walk alone (Kynkaanniemi et al. 2024); the bounds of
+#: guidances and grids are of sigma / alpha. The plain ones are those that diffusers has: it bounds no ramp, some of its
+#: schedulers take the inner times of a longer grid, and its beta grid is another.
+OPEN = "sigma_max=1e6,sigma_min=1e-6"
+PLAIN_GRIDS = (
+    "trailing", "linspace", "linspace,inner=true", "leading,inner=true", f"karras,{OPEN}", f"log-snr,{OPEN}",
 )  # fmt: skip
-PEER_GRIDS = ("trailing", "linspace", "karras", "log-snr", "beta")
-PEER_GUIDANCES = ("1", "1.5")
+GRIDS = (
+    *PLAIN_GRIDS, f"beta,{OPEN}", "uniform,sigma_max=1e6", "uniform,sigma_max=40", "uniform,sigma_max=15",
+    "karras,sigma_max=80,sigma_min=0.1", "karras,sigma_max=20,sigma_min=0.2", "log-snr,sigma_max=40,sigma_min=0.1",
+    "log-snr,sigma_max=15,sigma_min=0.2",
+)  # fmt: skip
+PLAIN_GUIDANCES = ("1", "1.25", "1.5", "2")
+GUIDANCES = (
+    *PLAIN_GUIDANCES, "interval:scale=1.5,low=0.3,high=5", "interval:scale=2,low=0.5,high=3",
+    "interval:scale=1.5,low=0.5,high=2", "interval:scale=3,low=0.5,high=2",
+)  # fmt: skip
+
+#: The schedulers that diffusers has: the same search within these says what the peer could reach.
+PEER = (
+    "ddpm", "ddim", "euler", "euler-ancestral", "heun", "dpm-2", "dpmpp-1s", "dpmpp-2m", "dpmpp-2m-sde", "unipc",
+    "deis", "lms", "plms", "pndm",
+)  # fmt: skip
 
 
-def fitting(bench: Bench, names: Sequence[str], grid: str) -> tuple[list[str], dict[str, str]]:
-    """(the schedulers that fit, with their grid; those that are left out, and why)."""
+def on(scheduler: str, grid: str) -> str:
+    """A scheduler, with or without options, on a grid with its options."""
+    return f"{scheduler}{',' if ':' in scheduler else ':'}spacing={grid}"
+
+
+def own(bench: Bench, scheduler: str) -> str:
+    """A scheduler on its default grid, written out, so that what was measured stays true when a default changes."""
+    made: Scheduler = bench.zoo.make("scheduler", scheduler)
+    bounds = [f"{key}={getattr(made, key):g}" for key in ("sigma_max", "sigma_min") if getattr(made, key) is not None]
+    return on(scheduler, ",".join([made.spacing, *bounds]))
+
+
+def fitting(bench: Bench, names: Sequence[str], wanted: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """(the schedulers that fit, with their grids; those that are left out, and why)."""
     kept: dict[str, torch.Tensor] = {}
     skipped = {}
-    for name in names:
-        if name in DISTILLED:
-            skipped[name] = f"made for models that were distilled to a few steps, which {bench.card.name} was not"
-            continue
-        spec = name if grid == "own" else f"{name}:spacing={grid}"
-        try:
-            walked = footprint(bench, spec)
-        except GenzooError as error:
-            skipped[name] = str(error)
-            continue
-        twin = next((other for other, seen in kept.items() if torch.equal(seen, walked)), None)
-        if twin is not None:
-            skipped[name] = f"on this grid it takes the same steps as {twin}"
-        else:
-            kept[spec] = walked
+    for grid in wanted:
+        for name in names:
+            if name in DISTILLED:
+                skipped[name] = f"made for models that were distilled to a few steps, which {bench.card.name} was not"
+                continue
+            spec = own(bench, name) if grid == "own" else on(name, grid)
+            if spec in kept:
+                continue
+            try:
+                walked = footprint(bench, spec)
+            except GenzooError as error:
+                skipped[spec] = str(error)
+                continue
+            twin = next((other for other, seen in kept.items() if torch.equal(seen, walked)), None)
+            if twin is not None:
+                skipped[spec] = f"it takes the same steps as {twin}"
+            else:
+                kept[spec] = walked
     return list(kept), skipped
 
 
@@ -114,14 +145,17 @@ def search(
     guidances: Sequence[str],
     n: int,
 ) -> Found:
-    """The setting with the fewest evaluations whose distance is at most the anchor's.
+    """The setting with the fewest evaluations whose distance is at most the anchor's, here and on fresh seeds.
 
-    Depth by depth in evaluations; the first that has one ends it. At each, all pairs of scheduler and grid that are
-    still in the race are screened on a quarter of the images; the best four of them with every guidance; the best three
-    of those on all images. The best third of the pairs, eight at least, goes on to the next depth.
+    Depth by depth in evaluations. At each, all pairs of scheduler and grid that are still in the race are screened on a
+    quarter of the images; the best four of them with every guidance; the best three of those on all n. The better half
+    of the pairs, eight at least, goes on to the next depth. A setting that was the best of many is flattered by the
+    seeds it was the best on: one that reaches the anchor is held against it once more on the n seeds that follow, and
+    the first that reaches it there too ends the search.
     """
     few, goal = max(n // 4, 20), bench.measure(ANCHOR, n).value
     tried: set[Setting] = set()
+    unconfirmed: list[Difference] = []
 
     def ranked(candidates: Sequence[Setting | None]) -> list[Setting]:
         points = [bench.measure(setting, few) for setting in dict.fromkeys(candidates) if setting is not None]
@@ -134,19 +168,59 @@ def search(
         except GenzooError:
             return None  # a grid that the scheduler does not walk on, or a step more than it knows
 
-    pairs = [spec for grid in grids for spec in fitting(bench, schedulers, grid)[0]]
+    pairs = fitting(bench, schedulers, grids)[0]
     for depth in DEPTHS:
         plain = ranked([attempt(pair, depth, "1") for pair in pairs])
         guided = [attempt(setting.scheduler, depth, guidance) for setting in plain[:4] for guidance in guidances]
         finals = [bench.measure(setting, n) for setting in ranked([*plain[:4], *guided])[:3]]
         best = min(finals, key=lambda point: point.value)
         click.echo(f"{within}, {depth} evaluations: {describe(best)}; goal {goal:.4f}", err=True)
-        if best.value <= goal:
-            reached = [point for point in finals if point.value <= goal]
-            winner = min(reached, key=lambda point: (point.nfe, point.value))
-            return Found(within=within, goal=goal, point=winner, tried=len(tried))
-        pairs = [setting.scheduler for setting in plain[: max(8, len(plain) // 3)]]
-    return Found(within=within, goal=goal, point=None, tried=len(tried))
+        for point in sorted(finals, key=lambda point: (point.nfe, point.value)):
+            if point.value <= goal:
+                fresh = bench.difference(point.setting, ANCHOR, n, start=n)
+                click.echo(f"{within}, on fresh seeds: {describe(point)} there {fresh.value:+.4f}", err=True)
+                if fresh.value <= 0:
+                    return Found(
+                        within=within, goal=goal, point=point, fresh=fresh, unconfirmed=unconfirmed, tried=len(tried)
+                    )
+                unconfirmed.append(fresh)
+        pairs = [setting.scheduler for setting in plain[: max(8, len(plain) // 2)]]
+    return Found(within=within, goal=goal, point=None, unconfirmed=unconfirmed, tried=len(tried))
+
+
+def against_anchor(bench: Bench, points: Sequence[Point], specs: Sequence[str], n: int) -> list[Difference]:
+    """Each unguided line's point of 10 evaluations against the anchor on the same seeds, the best first.
+
+    The best of many is flattered by the seeds that it was picked on: it follows once more on the n seeds after them,
+    which had no part in it.
+    """
+    ten = [point.setting for point in points if point.nfe == 10 and point.setting.scheduler in specs]
+    ten = [setting for setting in ten if setting.guidance == ANCHOR.guidance]
+    if not ten or all(point.setting != ANCHOR for point in points):
+        return []
+    found = sorted((bench.difference(setting, ANCHOR, n) for setting in ten), key=lambda found: found.value)
+    anchor, best = bench.kept(ANCHOR)[0], found[0].setting
+    if anchor is not None and len(anchor) >= 2 * n:
+        try:
+            found.append(bench.difference(best, ANCHOR, n, start=n))
+        except Spent:
+            click.echo(f"no time for fresh seeds of {best.scheduler}", err=True)
+    return found
+
+
+def missing(bench: Bench, specs: Sequence[str], targets: Sequence[int], points: Sequence[Point]) -> dict[str, Seq[int]]:
+    """Scheduler -> the evaluations at which it has a walk of its own that was not measured, unguided."""
+    measured = {point.setting for point in points}
+    found = {}
+    for spec in specs:
+        lacking = []
+        for nfe in targets:
+            setting = bench.at(spec, nfe)
+            if setting is not None and setting not in measured and column(bench.nfe(setting)) == nfe:
+                lacking.append(nfe)
+        if lacking:
+            found[spec] = tuple(lacking)
+    return found
 
 
 def earlier(path: Path, bench: Bench, n: int) -> tuple[Found, ...]:
@@ -161,9 +235,18 @@ def earlier(path: Path, bench: Bench, n: int) -> tuple[Found, ...]:
     return before.found if same else ()
 
 
-def outcome(bench: Bench, n: int, command: str, skipped: Mapping[str, str], found: Sequence[Found]) -> Curve:
-    """Everything that was measured with ``n`` images, in this run and before."""
-    points = [point for (_, count), point in bench.known.items() if count == n]
+def outcome(
+    bench: Bench,
+    n: int,
+    command: str,
+    specs: Sequence[str],
+    guidances: Sequence[str],
+    targets: Sequence[int],
+    skipped: Mapping[str, str],
+    found: Sequence[Found],
+) -> Curve:
+    """Everything that was measured with ``n`` images or more, in this run and before."""
+    points = bench.at_hand(n)
     return Curve(
         made=now(),
         command=command,
@@ -175,6 +258,10 @@ def outcome(bench: Bench, n: int, command: str, skipped: Mapping[str, str], foun
         digest=bench.extractor.digest,
         n=n,
         points=tuple(sorted(points, key=lambda p: (p.setting.scheduler, p.setting.guidance, p.nfe))),
+        lines=tuple(specs),
+        guidances=tuple(guidances),
+        missing=missing(bench, specs, targets, points),
+        goal=tuple(against_anchor(bench, points, specs, n)),
         skipped=dict(skipped),
         found=tuple(found),
     )
@@ -185,9 +272,7 @@ def outcome(bench: Bench, n: int, command: str, skipped: Mapping[str, str], foun
 @click.option("-n", "--count", default=1000, show_default=True, type=click.IntRange(min=20), help="Images a point.")
 @click.option("--schedulers", default="", help="Names, as ddim,unipc; by default all that are registered.")
 @click.option("--nfe", default=EVALUATIONS, show_default=True, help="Evaluations of the network per image.")
-@click.option(
-    "--grids", default="trailing", show_default=True, help="One for all, so that methods differ; own: theirs."
-)
+@click.option("--grids", default="trailing", show_default=True, help="With commas; own: each scheduler's default.")
 @click.option("--guidance", "guidances", multiple=True, default=("1",), show_default=True, help="May be repeated.")
 @click.option("--budget", default="60m", show_default=True, help="Time, as 90s, 60m, 2h.")
 @click.option("--limit", type=click.IntRange(min=0), help="New points at most.")
@@ -213,22 +298,20 @@ def main(
     names = [name for name in schedulers.split(",") if name] or ["ddim", *zoo.names("scheduler")]
     chosen = list(dict.fromkeys(names))  # ddim first, so that it lends its name to those that are the same
     found = {one.within: one for one in earlier(out, bench, count)}
-    skipped: dict[str, str] = {}
-    specs: list[str] = []
-    for grid in grids.split(","):
-        fit, left_out = fitting(bench, chosen, grid)
-        specs, skipped = [*specs, *fit], {**skipped, **left_out}
+    targets = [int(part) for part in nfe.split(",")]
+    specs, skipped = fitting(bench, chosen, grids.split(","))
     try:
         if searching:
-            found["genzoo"] = search(bench, "genzoo", chosen, GRIDS, GUIDANCES, count)
             peers = [name for name in chosen if name in PEER]
-            found["diffusers"] = search(bench, "diffusers", peers, PEER_GRIDS, PEER_GUIDANCES, count)
+            found["diffusers"] = search(bench, "diffusers", [*peers, *VARIANTS], PLAIN_GRIDS, PLAIN_GUIDANCES, count)
+            found["genzoo"] = search(bench, "genzoo", [*chosen, *VARIANTS], GRIDS, GUIDANCES, count)
         else:
-            for point in curve(bench, specs, [int(part) for part in nfe.split(",")], guidances, count):
+            for point in curve(bench, specs, targets, guidances, count):
                 click.echo(f"{point.nfe:6g} evaluations, {describe(point)}  ({point.seconds:.0f} s)", err=True)
     except Spent as spent:
         click.echo(f"{spent}; the same command goes on from here", err=True)
-    result = outcome(bench, count, shlex.join(["python", *sys.argv]), skipped, list(found.values()))
+    command = shlex.join(["python", *sys.argv])
+    result = outcome(bench, count, command, specs, guidances, targets, skipped, list(found.values()))
     if result.points:
         write_whole(out, result.model_dump_json(indent=1) + "\n")
         write_whole(out.with_suffix(".md"), markdown(result))

@@ -124,6 +124,39 @@ def test_pure_noise_is_the_first_time_and_no_end_of_a_ramp() -> None:
     assert times(SCHEDULES["endless"], 1, "karras") == [1000, 0]
 
 
+@pytest.mark.parametrize("spacing", ["karras", "exponential", "log-snr", "uniform", "beta"])
+@pytest.mark.parametrize("name", ["cosine", "endless", "flow", "linear"])
+def test_times_between_keep_their_bounds(spacing: Spacing, name: str) -> None:
+    schedule = SCHEDULES[name]
+    found = times(schedule, 8, spacing, sigma_min=0.1, sigma_max=20.0)
+    first, last = (Level(t, *schedule.level(t)) for t in (found[0], found[-2]))
+    assert first.sigma / first.alpha == pytest.approx(20.0, rel=1e-9)
+    if spacing == "uniform":
+        assert found == pytest.approx([found[0] * (8 - i) / 8 for i in range(9)])
+    else:
+        assert last.sigma / last.alpha == pytest.approx(0.1, rel=1e-9)
+    assert times(schedule, 1, spacing, sigma_min=0.1, sigma_max=20.0) == [found[0], 0.0]
+
+
+def test_bounded_karras_is_edms_grid() -> None:
+    """Karras et al. 2022, eq. 5 with the bounds of table 1, the lower one as the schedule allows."""
+    schedule = SCHEDULES["cosine"]
+    found = times(schedule, 18, "karras", sigma_min=0.02, sigma_max=80.0)
+    ends = 80.0 ** (1 / 7), 0.02 ** (1 / 7)
+    levels = [Level(t, *schedule.level(t)) for t in found[:-1]]
+    expected = [(ends[0] + i / 17 * (ends[1] - ends[0])) ** 7 for i in range(18)]
+    assert [level.sigma / level.alpha for level in levels] == pytest.approx(expected, rel=1e-9)
+
+
+def test_bounds_beyond_the_schedule_change_nothing() -> None:
+    for spacing in SPACINGS:
+        assert times(LINEAR, 7, spacing, sigma_min=1e-6, sigma_max=1e6) == times(LINEAR, 7, spacing)
+    for spacing in ("leading", "trailing", "linspace", "quadratic"):
+        assert times(LINEAR, 7, spacing, sigma_min=0.1, sigma_max=2.0) == times(LINEAR, 7, spacing)
+    with pytest.raises(OptionError, match="leaves nothing below"):
+        times(LINEAR, 7, "karras", sigma_min=3.0, sigma_max=2.0)
+
+
 def test_listed_times_are_used_as_they_are() -> None:
     listed = (1000.0, 851.0, 737.5, 25.0)
     assert Euler(times=listed).grid(LINEAR, 4).times == (*listed, 0.0)

@@ -64,8 +64,8 @@ def start(rows: int = 2, columns: int = 7, seed: int = 3) -> Tensor:
         (Heun(), 2),
         (FlowHeun(), 2),
         (Churn(churn=0.0), 2),
-        (Restart(repeats=0), 2),
-        (Restart(repeats=0, order=1), 1),
+        (Restart(repeats=(0,)), 2),
+        (Restart(repeats=(0,), order=1), 1),
         (DPM2(), 2),
         (DPMpp2S(), 2),
         (DPMpp2M(lower_order_final=False), 2),
@@ -637,20 +637,61 @@ def restarted(x: Tensor, ss: list[float], noise: Noise, low: float, high: float,
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.06, 0.3), (0.5, 6.0)])
-@pytest.mark.parametrize(("repeats", "inner"), [(0, 1), (1, 1), (2, 3)])
-def test_restart_is_the_paper(low: float, high: float, repeats: int, inner: int) -> None:
-    ours = Restart(low=low, high=high, repeats=repeats, inner=inner)
+@pytest.mark.parametrize(("repeats", "descent"), [(0, 1), (1, 1), (2, 3)])
+def test_restart_is_the_paper(low: float, high: float, repeats: int, descent: int) -> None:
+    ours = Restart(low=(low,), high=(high,), repeats=(repeats,), descent=(descent,))
     x, grid = start(), ours.grid(LINEAR, 11)
     ss = [level.sigma / level.alpha for level in grid.levels]
-    expected = restarted(x, ss, Noise(range(2), dtype=torch.float64), low, high, repeats, inner + 1)
+    expected = restarted(x, ss, Noise(range(2), dtype=torch.float64), low, high, repeats, descent + 1)
     torch.testing.assert_close(walk(ours, x, grid, Oracle(LINEAR))[-1], expected, rtol=0, atol=1e-8)
+
+
+def test_restart_goes_through_several_intervals() -> None:
+    """Each from the level nearest to its low, the noisiest first, as table 3 of the paper lists them for ImageNet."""
+    ours = default_zoo().make("scheduler", "restart:low=0.06/1.1,high=0.3/1.9,repeats=2/1,descent=3")
+    assert ours == Restart(low=(0.06, 1.1), high=(0.3, 1.9), repeats=(2, 1), descent=(3,))
+    grid, oracle = ours.grid(LINEAR, 14), Oracle(LINEAR)
+    walk(ours, start(), grid, oracle)
+    assert len(oracle.calls) == ours.nfe(14) == 2 * (13 + 2 * 3 + 1 * 3) + 1
+    s = [LINEAR.level(t)[1] / LINEAR.level(t)[0] for t in oracle.calls]
+    rises = [(a, b) for a, b in zip(s, s[1:], strict=False) if b > 1.05 * a]
+    assert [b for _, b in rises] == pytest.approx([1.9, 0.3, 0.3], rel=1e-6)
+
+
+def test_an_interval_alone_is_one_of_a_list_that_repeats_nothing_else() -> None:
+    x, alone = start(), Restart(low=(0.5,), high=(2.0,))
+    both = Restart(low=(0.5, 0.06), high=(2.0, 0.3), repeats=(2, 0), descent=(2, 5))
+    ends = [walk(one, x, one.grid(LINEAR, 9), Oracle(LINEAR))[-1] for one in (alone, both)]
+    torch.testing.assert_close(*ends, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [("low=0.1/0.2", "a value for each"), ("low=0.5", "below its high"), ("repeats=1/2", "a value for each"),
+     ("low=a", "1000/851/737"), ("descent=1.5", "descent")],
+)  # fmt: skip
+def test_intervals_that_do_not_fit_are_refused(options: str, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        default_zoo().make("scheduler", f"restart:{options}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_own_grids_begin_where_something_can_be_told_from_noise(name: str) -> None:
+    """A cosine schedule's last sigma / alpha is 20,000; a slope there, or a ramp from there, is of no use."""
+    scheduler: Scheduler = default_zoo().make("scheduler", name)
+    cosine = ScheduleConfig(kind="cosine").build()
+    first = scheduler.grid(cosine, 8).levels[0]
+    if name not in ("lcm", "tcd", "flow-euler", "flow-heun", "lms", "ipndm"):
+        assert first.sigma / first.alpha <= 80.0 * (1 + 1e-9)
+    if name in ("heun", "churn", "restart", "dpm-2", "plms", "pndm"):
+        assert first.sigma / first.alpha <= 20.0 * (1 + 1e-9)
 
 
 def test_restart_contracts_the_error_of_a_coarse_walk() -> None:
     """What it is for: with the same steps, the samples' distribution is nearer to the data's."""
     x, distances = start(1, 20_000), []
     x = LINEAR.level(1000)[1] * x
-    for scheduler in (Heun(), Restart(low=0.3, high=4.0, repeats=6, inner=4)):
+    for scheduler in (Heun(), Restart(low=(0.3,), high=(4.0,), repeats=(6,), descent=(4,))):
         out = walk(scheduler, x, scheduler.grid(LINEAR, 4), Oracle(LINEAR))[-1]
         places, _ = distribution(out, Level(0.0, 1.0, 0.0)).flatten().sort()
         even = (torch.arange(len(places), dtype=torch.float64) + 0.5) / len(places)
@@ -676,7 +717,7 @@ def correlated(x: Tensor, alpha: float, sigma: float) -> Tensor:
     "scheduler",
     [
         EulerAncestral(), EulerAncestral(eta=0.5), DPMpp2MSDE(), DPMpp2MSDE(variant="heun"), Churn(inflate=1.0), Heun(),
-        Restart(), Restart(low=0.5, high=5.0, repeats=4, inner=12),
+        Restart(), Restart(low=(0.5,), high=(5.0,), repeats=(4,), descent=(12,)),
     ],
     ids=repr,
 )  # fmt: skip
@@ -865,7 +906,7 @@ def test_a_model_of_flow_matching_from_recipe_to_picture() -> None:
         with torch.inference_mode():
             x = x - model.denoiser.network(x, torch.tensor(1000 * t), **told) / 8
     torch.testing.assert_close(made, x.clamp(-1, 1), rtol=0, atol=1e-4)
-    for name, evaluations in (("flow-heun", 15), ("dpmpp-2m", 8), ("unipc", 8), ("restart", 22)):
+    for name, evaluations in (("flow-heun", 15), ("dpmpp-2m", 8), ("unipc", 8), ("restart", 23)):
         call: dict[str, Any] = {"labels": labels, "scheduler": name, "steps": 8}
         drawn = model.generate(range(4), **call)
         left, right = drawn[..., :4].mean((1, 2, 3)), drawn[..., 4:].mean((1, 2, 3))

@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor
 
 from genzoo.noise import Noise
-from genzoo.scheduler import Denoise, Grid, Level, Spread
-from genzoo_plugins.solvers.solver import FEW_STEPS, Solver, straight, weighted
+from genzoo.scheduler import Denoise, Grid, Highest, Level, Spread
+from genzoo_plugins.solvers.solver import FEW_STEPS, SLOPES_HIGHEST, Solver, straight, weighted
 
 #: Denoised estimates with their levels, the newest first.
 History = list[tuple[Level, Tensor]]
@@ -36,7 +36,8 @@ class DPM2(Solver):
     is first-order, with one.
     """
 
-    spacing: Spread = "log-snr"
+    spacing: Spread = "karras"
+    sigma_max: Highest = SLOPES_HIGHEST
 
     def walk(self, denoise: Denoise, x: Tensor, grid: Grid, noise: Noise) -> Iterator[Tensor]:
         for here, there in grid.pairs():

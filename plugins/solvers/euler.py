@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from genzoo.noise import Noise
-from genzoo.scheduler import Denoise, Grid, Level, Scheduler, Spread
-from genzoo_plugins.solvers.solver import Solver, straight, weighted
+from genzoo.scheduler import Denoise, Grid, Highest, Level, Lowest, Scheduler, Spread
+from genzoo_plugins.solvers.solver import HIGHEST, LOWEST, SLOPES_HIGHEST, Solver, straight, weighted
 
 #: A level's s: sigma / alpha, or sigma / (alpha + sigma).
 Place = Callable[[Level], float]
@@ -54,6 +54,8 @@ class EulerAncestral(Scheduler):
     """
 
     spacing: Spread = "karras"
+    sigma_min: Lowest = LOWEST
+    sigma_max: Highest = HIGHEST
     eta: Annotated[float, Field(ge=0, le=1, description="share of the ancestral noise")] = 1.0
 
     def step(self, x: Tensor, x0: Tensor, here: Level, there: Level, noise: Noise) -> Tensor:
@@ -69,6 +71,7 @@ class Heun(Solver):
     """Heun's second-order method (Karras et al. 2022, algorithm 1). Two evaluations a step, one in the last."""
 
     spacing: Spread = "karras"
+    sigma_max: Highest = SLOPES_HIGHEST
 
     def walk(self, denoise: Denoise, x: Tensor, grid: Grid, noise: Noise) -> Iterator[Tensor]:
         for here, there in grid.pairs():
@@ -88,6 +91,7 @@ class Churn(Solver):
     """
 
     spacing: Spread = "karras"
+    sigma_max: Highest = SLOPES_HIGHEST
     churn: Annotated[float, Field(ge=0, le=1e6, description="S_churn, shared out over the steps")] = 40.0
     low: Annotated[float, Field(ge=0, le=1e9, description="S_tmin, in sigma / alpha")] = 0.05
     high: Annotated[float, Field(ge=0, le=1e9, description="S_tmax, in sigma / alpha")] = 50.0

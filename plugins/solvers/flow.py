@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from genzoo.noise import Noise
-from genzoo.scheduler import Denoise, Grid, Level, Spread
+from genzoo.scheduler import Denoise, Grid, Highest, Level, Spread
 from genzoo_plugins.solvers.euler import heun_step
 from genzoo_plugins.solvers.solver import Solver
 
@@ -28,12 +28,14 @@ class FlowEuler(Solver):
     """
 
     spacing: Spread = "uniform"
+    sigma_max: Highest = None
 
 
 class FlowHeun(Solver):
     """Heun's method in t: x' = x + (t' - t) (u + u') / 2. Two evaluations a step, one in the last, order 2."""
 
     spacing: Spread = "uniform"
+    sigma_max: Highest = None
 
     def walk(self, denoise: Denoise, x: Tensor, grid: Grid, noise: Noise) -> Iterator[Tensor]:
         for here, there in grid.pairs():

@@ -74,8 +74,11 @@ class _Linear(Solver):
 class LMS(_Linear):
     """The linear multistep method in sigma / alpha (k-diffusion's ``sample_lms``): Adams-Bashforth on an uneven grid.
 
-    One evaluation a step; the first steps have the orders 1, 2, 3. It keeps its order into sigma = 0.
+    One evaluation a step; the first steps have the orders 1, 2, 3. It keeps its order into sigma = 0. The default grid
+    is even in time: on the shipped model that is nearer to the data than Karras's, from 5 evaluations to 15.
     """
+
+    spacing: Spread = "trailing"
 
     def coefficients(self, nodes: list[float], there: float) -> list[float]:
         return lagrange_integrals(nodes, nodes[0], there, np.ones_like)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from genzoo.noise import Noise
 from genzoo.schedule import NoiseSchedule
-from genzoo.scheduler import Denoise, Grid, Level, Spread
-from genzoo_plugins.solvers.solver import Solver, slope, straight, transfer
+from genzoo.scheduler import Denoise, Grid, Highest, Level, Spread
+from genzoo_plugins.solvers.solver import SLOPES_HIGHEST, Solver, slope, straight, transfer
 
 #: Adams-Bashforth: the weights of the newest, the one before, ... (Liu et al. 2022, eq. 12).
 ADAMS: tuple[tuple[float, ...], ...] = (
@@ -38,9 +38,14 @@ def adams(past: list[Tensor]) -> Tensor:
 
 
 class _Pseudo(Solver):
-    """DDIM's step with the Adams-Bashforth mean of past eps, and a mean of other points in the first steps."""
+    """DDIM's step with the Adams-Bashforth mean of past eps, and a mean of other points in the first steps.
 
-    spacing: Spread = "linspace"
+    The default times are even, as the means assume, and bounded. The authors' own, leading and linspace, hold on a
+    linear schedule, which begins at sigma / alpha = 157; a cosine schedule's last level magnifies eps beyond use.
+    """
+
+    spacing: Spread = "uniform"
+    sigma_max: Highest = SLOPES_HIGHEST
 
     @property
     def highest(self) -> int:
@@ -74,8 +79,10 @@ class _Pseudo(Solver):
 class IPNDM(_Pseudo):
     """Improved PNDM (Zhang & Chen 2023): the first steps have the orders 1, 2, 3.
 
-    One evaluation a step.
+    One evaluation a step. Beginning with the first order, it may begin at the schedule's own end.
     """
+
+    spacing: Spread = "trailing"
 
     order: Annotated[int, Field(ge=1, le=4, description="evaluations that a step looks back on")] = 4
 

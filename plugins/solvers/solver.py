@@ -9,13 +9,29 @@ polynomial of.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor
 
 from genzoo.noise import Noise
-from genzoo.scheduler import Level, Scheduler
+from genzoo.schedule import NoiseSchedule
+from genzoo.scheduler import Grid, Highest, Level, Lowest, Scheduler
 
 #: Walks shorter than this lower their order towards the end, where the authors of DPM-Solver advise it.
 FEW_STEPS = 15
+
+
+#: Bounds of the default grids in sigma / alpha. 80 is EDM's (Karras et al. 2022, table 1): a cosine schedule begins at
+#: 20,000, whence a ramp spends half of its steps in noise. Below 0.05 a step is a single denoising: what noise is left
+#: there is 6 of 255 grey levels, and few steps are better spent above it.
+LOWEST, HIGHEST = 0.05, 80.0
+
+#: The upper bound for methods that average slopes (eps) rather than estimates of x_0. In pure noise a slope tells
+#: nothing of x_0, and a step across orders of magnitude multiplies its error: on the shipped model Heun's method with 9
+#: evaluations has a Frechet distance of 15 from the schedule's own end, 3 from 80 and 1 from 20.
+SLOPES_HIGHEST = 20.0
 
 
 def weighted(x: Tensor, weight: float, *terms: tuple[float, Tensor]) -> Tensor:
@@ -50,6 +66,16 @@ def transfer(x: Tensor, eps: Tensor, here: Level, there: Level) -> Tensor:
 
 class Solver(Scheduler):
     """A deterministic method; ``step`` is the first-order one, which the others start with and end on."""
+
+    sigma_min: Lowest = LOWEST
+    sigma_max: Highest = HIGHEST
+    inner: Annotated[bool, Field(description="the grid of one step more, without its last noisy level")] = False
+
+    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
+        if not self.inner:
+            return super().grid(schedule, steps)
+        longer = super().grid(schedule, steps + 1)
+        return replace(longer, levels=(*longer.levels[:-2], longer.levels[-1]))
 
     def step(self, x: Tensor, x0: Tensor, here: Level, there: Level, noise: Noise) -> Tensor:
         return straight(x, x0, here, there)
