@@ -6,18 +6,22 @@ first. Copying them takes longer than all the rest of loading, and whoever loads
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from genzoo.state import State
+from genzoo.state import Place, State
 from genzoo.tensors import ALIGNMENT, Tensors
 
 Strides = tuple[int, ...]
+
+#: Held while weights are laid out, or copied as they lie: two threads may be the first to call a module.
+_LAYING = threading.Lock()
 
 
 def lies_well(tensor: Tensor, strides: Strides) -> bool:
@@ -55,7 +59,6 @@ class FirstCall:
 
     def __init__(self, strides: Mapping[str, Strides], tensors: Tensors | None = None, prefix: str = "") -> None:
         self.strides, self.tensors, self.prefix = dict(strides), tensors, prefix
-        self.handle: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy of a module, or one from another process, has its own memory, and no file behind it.
@@ -63,31 +66,41 @@ class FirstCall:
 
     def register(self, module: nn.Module) -> None:
         """Watch for the first call of a module."""
-        self.handle = module.register_forward_pre_hook(self)
+        module.register_forward_pre_hook(self)
 
     def __call__(self, module: nn.Module, inputs: Any) -> None:
-        # Outside of inference mode: weights that are made inside could never be trained.
-        with torch.inference_mode(False), torch.no_grad():
-            places = State(module).places
-            for name, strides in self.strides.items():
-                if name in places and not lies_well(kept := places[name].tensor, strides):
-                    kept.data = laid_out(kept.data, strides, kept.dtype)
-                    self.release(name)
+        if self.strides:
+            # Outside of inference mode: weights that are made inside could never be trained.
+            with _LAYING, torch.inference_mode(False), torch.no_grad():
+                self._lay_out(State(module).places)
+        hooks = module._forward_pre_hooks
+        # Found by itself and not by a handle, of which a copy of the module has none.
+        for key in [key for key, hook in list(hooks.items()) if hook is self]:
+            hooks.pop(key, None)
+
+    def _lay_out(self, places: Mapping[str, Place]) -> None:
+        for name, strides in self.strides.items():
+            if name in places and not lies_well(kept := places[name].tensor, strides):
+                made = laid_out(kept.data, strides, kept.dtype)
+                self.release(name)
+                kept.data = made
         self.strides, self.tensors = {}, None
-        if self.handle is not None:
-            self.handle.remove()
 
     def release(self, name: str) -> None:
-        """Give the pages of the file that hold a weight back, now that there is a copy of it."""
-        if self.tensors is not None:
-            self.tensors.release(self.prefix + name)
+        """Give the pages of the file that hold a weight back, now that there is a copy of it.
+
+        Raises WeightsError if the file was changed meanwhile.
+        """
+        if (tensors := self.tensors) is not None:
+            tensors.release(self.prefix + name)
 
 
 class LaidOutLate(nn.Module):
     """A layer that may compute by a copy of its weight in an order of its own: it lays the weight out itself.
 
     It does so before it first reads the weight as it is. Until then, and perhaps for ever, the weight lies in its file,
-    and memory holds the one copy that is read.
+    and memory holds the one copy that is read. A file that is overwritten in place meanwhile is an error (WeightsError)
+    when the weight is read there again; one that is replaced by another of its name does no harm.
     """
 
     #: What waits until then; None where nothing does.
@@ -99,10 +112,17 @@ class LaidOutLate(nn.Module):
             waiting(self, ())
             self.waiting = None
 
-    def spare(self) -> None:
-        """Give the pages of the file that hold the weight back, now that there is a copy of it."""
-        if (waiting := self.waiting) is not None:
+    def copied(self, copy: Callable[[], Tensor]) -> Tensor:
+        """The layer's own copy of its weight, which ``copy`` makes: the pages that hold the weight are then given back.
+
+        Raises WeightsError if their file was changed since it was read.
+        """
+        if (waiting := self.waiting) is None:
+            return copy()
+        with _LAYING:
+            made = copy()
             waiting.release("weight")
+        return made
 
 
 #: What waits for the first calls of a module's children.
@@ -134,5 +154,7 @@ def lay_out_later(state: State, strides: Mapping[str, Strides], tensors: Tensors
 
 def lay_out(module: nn.Module) -> None:
     """Do now what waits for first calls: a child may be asked otherwise than by a call."""
-    for inner, waiting in _waiting.pop(module, []):
+    for inner, waiting in _waiting.get(module, ()):
         waiting(inner, ())
+    # Only now: another thread that asks meanwhile has to wait.
+    _waiting.pop(module, None)

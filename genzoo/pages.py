@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import sys
 
@@ -19,7 +20,9 @@ _CLEAN = frozenset({0b000, 0b001, 0b101})
 def give_back(mapping: mmap.mmap, address: int, begin: int, end: int) -> None:
     """Give the whole pages of [begin, end) of a private mapping back; they are read from the file if they are used.
 
-    If one of them was written to, or where the system does not tell, all of them stay.
+    If one of them was written to, or where the system does not tell or refuses (as for memory that is locked), all of
+    them stay. What another thread writes to them at the very moment may be lost: whoever gives them back sees to it
+    that nobody does.
 
     Args:
         mapping: of a file, from its start.
@@ -28,7 +31,8 @@ def give_back(mapping: mmap.mmap, address: int, begin: int, end: int) -> None:
     """
     first, last = -(-begin // mmap.PAGESIZE), end // mmap.PAGESIZE
     if first < last and hasattr(mmap, "MADV_DONTNEED") and _clean(address // mmap.PAGESIZE + first, last - first):
-        mapping.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE)
+        with contextlib.suppress(OSError):
+            mapping.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE)
 
 
 def _clean(first: int, count: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import weakref
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -24,6 +25,7 @@ from genzoo.pages import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from io import BufferedReader
     from pathlib import Path
 
 #: Where torch's own memory begins, in bytes.
@@ -82,37 +84,74 @@ class Header:
 
 
 class Mapped:
-    """A safetensors file in memory: a private mapping, whose pages are read when they are used."""
+    """A safetensors file in memory: a private mapping, whose pages are read when they are used.
 
-    def __init__(self, mapping: mmap.mmap, header: Header, state: State) -> None:
-        self.mapping, self.header, self.state = mapping, header, state
+    Args:
+        file: open at any place, and kept open here too.
+        path: how it is named in messages.
+        header: its own.
+    """
+
+    def __init__(self, file: BufferedReader, path: Path, header: Header) -> None:
+        self.path, self.header, self.state = path, header, State.of(file)
+        self._handle = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._handle)
+        self._written = self._last_written()
+        self.mapping = self._mapping()
+
+    def _mapping(self) -> mmap.mmap:
+        # Private: what is written to a tensor never reaches the file.
+        return mmap.mmap(self._handle, self.header.size, access=mmap.ACCESS_COPY)
+
+    def _last_written(self) -> tuple[int, int]:
+        # Without the time of the last status change, which the removal of a name moves too.
+        found = os.fstat(self._handle)
+        return found.st_size, found.st_mtime_ns
+
+    def check(self) -> None:
+        """Raise WeightsError if the file itself was written to since it was read."""
+        if self._last_written() != self._written:
+            raise WeightsError(f"{self.path}: changed after it was loaded; load it again")
 
     @cached_property
     def finite(self) -> bool:
         """Whether no tensor of the file holds NaN or infinity; remembered from one process to the next."""
-        return (
-            remembered(self.state, "finite", lambda: str(all(self._sound(s) for s in self.header.slots.values())))
-            == "True"
-        )
+        return remembered(self.state, "finite", lambda: str(self._is_finite())) == "True"
 
-    def _sound(self, slot: Slot) -> bool:
-        sound = not slot.dtype.is_floating_point or is_finite(_view(self.mapping, slot))
-        self.release(slot)
-        return sound
+    def _is_finite(self) -> bool:
+        # In a mapping of its own: what was written to the tensors is not in the file.
+        mapping = self._mapping()
+        address = _address(mapping)
+
+        def sound(slot: Slot) -> bool:
+            found = not slot.dtype.is_floating_point or is_finite(_view(mapping, slot))
+            give_back(mapping, address, slot.begin, slot.end)
+            return found
+
+        found = all(sound(slot) for slot in self.header.slots.values())
+        self.check()
+        return found
+
+    def holds(self, slot: Slot, tensor: Tensor) -> bool:
+        """Whether a tensor is a view of the one that lies there, from its first number on."""
+        return tensor.data_ptr() == self._address + slot.begin
 
     def release(self, slot: Slot) -> None:
-        """Give the pages of a tensor back that nobody wrote to; they are read from the file again if they are used."""
+        """Give the pages of a tensor that was copied back, if nobody wrote to them; see ``check``."""
+        self.check()
         give_back(self.mapping, self._address, slot.begin, slot.end)
 
     @cached_property
     def _address(self) -> int:
-        return torch.frombuffer(self.mapping, dtype=torch.uint8, count=1).data_ptr()
+        return _address(self.mapping)
 
 
 class Tensors(dict[str, Tensor]):
     """Tensors by name, with what their files said.
 
     They are views of a private mapping of the file: read when they are used, and a write to one stays in this process.
+    A file that is overwritten in place afterwards, by whatever program, may change them, as it may what is made of them
+    without a copy; replace it by another file of its name instead, as everything here does.
 
     Attributes:
         metadata: the file's own words.
@@ -128,22 +167,31 @@ class Tensors(dict[str, Tensor]):
         self.metadata = dict(metadata or {})
         self._places = dict(places or {})
 
-    def __setitem__(self, name: str, tensor: Tensor) -> None:
-        """Put a tensor there; what is no view of the one before has no place in the file."""
-        before = self.get(name)
-        if before is None or before.untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr():
-            self._places.pop(name, None)
-        super().__setitem__(name, tensor)
-
     def release(self, name: str) -> None:
-        """Give the memory of a tensor that was copied elsewhere back; it is read from the file again if it is used."""
-        if name in self._places:
-            mapped, slot = self._places[name]
+        """Give the memory of a tensor that was copied elsewhere back; it is read from the file again if it is used.
+
+        Raises WeightsError if the file itself was written to since it was read: the copy may be of either.
+        """
+        if (place := self._place(name)) is not None:
+            mapped, slot = place
             mapped.release(slot)
 
     def finite(self, name: str) -> bool:
-        """Whether a tensor is known to hold neither NaN nor infinity, because no tensor of its file does."""
-        return name in self._places and self._places[name][0].finite
+        """Whether a tensor is known to hold neither NaN nor infinity, because no tensor of its file does.
+
+        Not known of a tensor that was put in the place of the file's, or written to. (Writes through ``.data``, which
+        torch does not count, go unseen.)
+        """
+        place, tensor = self._place(name), self.get(name)
+        # What was made in inference mode counts no writes.
+        if place is None or tensor is None or tensor.is_inference() or tensor._version > 0:
+            return False
+        return place[0].finite
+
+    def _place(self, name: str) -> tuple[Mapped, Slot] | None:
+        """Where a tensor lies in its file; None of one that is no view of the file's."""
+        place, tensor = self._places.get(name), self.get(name)
+        return place if place and tensor is not None and place[0].holds(place[1], tensor) else None
 
     def renamed(self, names: Mapping[str, str]) -> Tensors:
         """The same tensors under new names; those that ``names`` (old -> new) does not hold are left out."""
@@ -188,10 +236,8 @@ def read(path: Path, pinned: Asset | None = None) -> Tensors:
             if found != pinned.sha256:
                 raise WeightsError(f"{path}: changed: sha256 {found} where its card says {pinned.sha256}; reinstall it")
         header = _header(file, path)
-        # A private mapping: what is written to a tensor never reaches the file.
-        mapping = mmap.mmap(file.fileno(), header.size, access=mmap.ACCESS_COPY)
-        mapped = Mapped(mapping, header, State.of(file))
-    tensors = {name: _view(mapping, slot) for name, slot in header.slots.items()}
+        mapped = Mapped(file, path, header)
+    tensors = {name: _view(mapped.mapping, slot) for name, slot in header.slots.items()}
     for name, tensor in tensors.items():
         if tensor.dtype == torch.bool and tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
             raise WeightsError(f"{path}: {name}: a truth value must be 0 or 1")
@@ -244,6 +290,10 @@ def is_finite(tensor: Tensor) -> bool:
         return all(bool(part.float().isfinite().all()) for part in torch.split(tensor.flatten(), 1 << 20))
     low, high = torch.aminmax(tensor)
     return bool(low.isfinite()) and bool(high.isfinite())
+
+
+def _address(mapping: mmap.mmap) -> int:
+    return torch.frombuffer(mapping, dtype=torch.uint8, count=1).data_ptr()
 
 
 def _view(mapping: mmap.mmap, slot: Slot) -> Tensor:

@@ -116,6 +116,15 @@ def build(zoo: Zoo, card: Card, *, materialise: bool = True, dtype: torch.dtype 
 
     Raises CardError for a config that the generator refuses, or that asks for more than ``MAX_PARAMETERS``.
     """
+    model = _hollow(zoo, card)
+    if materialise or unfilled(model):
+        model = type(model)(model.config)
+    model.card, model.zoo = card, zoo
+    return model if model.dtype == dtype else model.to(dtype)
+
+
+def _hollow(zoo: Zoo, card: Card) -> Generator:
+    """The card's generator without memory: what asks for too much, or for other images, is refused for nothing."""
     what = f"config of {card.name}"
     try:
         cls = zoo.find("generator", card.generator)
@@ -125,14 +134,10 @@ def build(zoo: Zoo, card: Card, *, materialise: bool = True, dtype: torch.dtype 
         config = cls.Config.model_validate_json(json.dumps(card.config), strict=True)
     except ValidationError as error:
         raise CardError(explain(error, what, cls.Config)) from None
-    # First without memory, whatever is wanted: what asks for too much, or for other images, is refused for nothing.
     with Hollow(MAX_PARAMETERS, what):
         model: Generator = cls(config)
     _check_images(card, model)
-    if materialise or unfilled(model):
-        model = cls(config)
-    model.card, model.zoo = card, zoo
-    return model if model.dtype == dtype else model.to(dtype)
+    return model
 
 
 def _check_images(card: Card, model: Generator) -> None:
@@ -227,12 +232,11 @@ def load_generator(
         return builder.load(rest, device=target, dtype=wanted, **hub)
     card, tensors, source = find_weights(zoo, name, **hub)
     if tensors is None:
-        model = build(zoo, card, dtype=wanted).requires_grad_(False)
         # A plugin may offer an untrained model by a name of its own; a folder that lost its weights looks like a
         # trained one, and would answer with noise.
-        if is_path(zoo, name) and next(model.parameters(), None) is not None:
+        if is_path(zoo, name) and State(_hollow(zoo, card)).tensors:
             raise WeightsError(f"{source}: {CARD_FILE} names no weights; add weights: with file, size and sha256 to it")
-        return _ready(model, target)
+        return _ready(build(zoo, card, dtype=wanted).requires_grad_(False), target)
     with _without_collector():
         model = build(zoo, card, materialise=False, dtype=wanted)
         assign(model, tensors, source, finite=not allow_nonfinite, trainable=False)

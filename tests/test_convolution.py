@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle  # noqa: TID251 - a module travels to another process so
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import genzoo.layout
 from genzoo.bench.calls import CONVOLUTIONS
+from genzoo.errors import WeightsError
+from genzoo.layout import laid_out
 from genzoo.tensors import Tensors, read
 from genzoo.weights import assign
 from genzoo_plugins.diffusion import convolution
@@ -147,6 +155,28 @@ def test_a_torch_without_the_operators_goes_the_ordinary_way(monkeypatch: pytest
     assert ours._packed is None
 
 
+class Shared(Conv2d):
+    """One whose packed weights are gone as soon as they were looked at: another thread dropped them."""
+
+    @property
+    def _packed(self) -> Any:
+        return vars(self).pop("packed", None)
+
+    @_packed.setter
+    def _packed(self, packed: Any) -> None:
+        vars(self)["packed"] = packed
+
+
+def test_another_thread_may_drop_the_order_at_any_moment() -> None:
+    ours, plain = pair()
+    x = images(1, 7)
+    ours(x)
+    shared = Shared(6, 10, 3, padding=1).requires_grad_(False)
+    shared.weight, shared.bias, shared._packed = ours.weight, ours.bias, ours._packed
+    for _ in range(2):
+        torch.testing.assert_close(shared(x), plain(x), atol=2e-6, rtol=1e-5)
+
+
 # -- weights that lie in a file ------------------------------------------------------------------------------------
 
 
@@ -203,6 +233,53 @@ def test_few_pixels_are_made_of_the_files_weights_and_many_of_laid_out_ones(tmp_
         assert torch.equal(mine, theirs), name
 
 
+def test_a_file_that_is_overwritten_in_place_is_no_longer_read(tmp_path: Path) -> None:
+    module, plain, _ = from_file(tmp_path)
+    few, many = wide(1, 8), wide(FEW_PIXELS // 64 + 1, 8)
+    wanted = module(few)
+    path = tmp_path / "two.safetensors"
+    raw, times = path.read_bytes(), path.stat()
+    with path.open("r+b") as file:
+        file.write(raw[:-4] + bytes(4))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns + 1))  # as it is on a clock of fine grain
+    assert torch.equal(module(few), wanted)
+    for _ in range(2):
+        with pytest.raises(WeightsError, match=r"two\.safetensors: changed after it was loaded; load it again"):
+            module(many)
+    module.inner[0]._packed = None
+    with pytest.raises(WeightsError, match="changed after it was loaded"):
+        module(few)
+    module, plain, _ = from_file(tmp_path)
+    path.unlink()
+    path.write_bytes(raw[:-4])
+    torch.testing.assert_close(module(few), plain(few), atol=2e-6, rtol=1e-5)
+    assert torch.equal(module(many), plain(many))
+
+
+def test_threads_that_call_first_lay_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, plain, _ = from_file(tmp_path)
+    many, made = wide(FEW_PIXELS // 64 + 1, 8), []
+
+    def slowly(tensor: Tensor, *layout: Any) -> Tensor:
+        time.sleep(0.05)
+        made.append(tensor.shape)
+        return laid_out(tensor, *layout)
+
+    monkeypatch.setattr(genzoo.layout, "laid_out", slowly)
+    together = threading.Barrier(3)
+
+    def call(_: int) -> Tensor:
+        together.wait()
+        out: Tensor = module(many)
+        return out
+
+    with ThreadPoolExecutor(3) as pool:
+        for found in pool.map(call, range(3)):
+            assert torch.equal(found, plain(many))
+    assert len(made) == len(set(made))
+    assert (64, 32, 3, 3) in made
+
+
 @pytest.mark.parametrize("called", [True, False])
 @pytest.mark.parametrize("counted", [True, False])
 def test_what_is_written_to_weights_in_a_file_is_not_lost(tmp_path: Path, called: bool, counted: bool) -> None:
@@ -227,6 +304,7 @@ def test_copies_of_a_module_whose_weights_lie_in_a_file(tmp_path: Path, called: 
     for copied in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):  # noqa: S301
         assert torch.equal(copied(few), module(few))
         assert torch.equal(copied(many), plain(many))
+        assert not copied.inner._forward_pre_hooks
         with torch.no_grad():
             copied.inner[0].weight.zero_()
         assert module.inner[0].weight.any()

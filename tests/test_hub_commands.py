@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from click.testing import CliRunner
 from hub_server import Fault, Hub, closed_port
 from small import apart, small_card
 
+from genzoo import digests
 from genzoo import hub as genzoo_hub
+from genzoo.cli import hub as genzoo_cli
 from genzoo.publish import push as upload
-from genzoo.registry import default_zoo
+from genzoo.registry import Shelved, Zoo, default_zoo
+from genzoo.tensors import write
 from genzoo.weights import build
 
 if TYPE_CHECKING:
@@ -114,6 +118,27 @@ def test_a_download_shows_its_progress_where_somebody_looks(hub: Hub, disabled: 
     assert "\r" not in done.stdout
     assert (b"model.safetensors: 100%" in said) != disabled
     assert not disabled or not said
+
+
+def test_verify_believes_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the catalogue is read again, though its sha256 is remembered as the right one."""
+    zoo, weights = Zoo(), tmp_path / "model.safetensors"
+    asset = write(weights, {"w": torch.ones(3)})
+    zoo.shelf["diffusion.small"] = Shelved(small_card(weights=asset.model_dump()), tmp_path)
+    monkeypatch.setattr(digests, "remembered", lambda *_: asset.sha256)
+    monkeypatch.setattr(genzoo_cli, "default_zoo", lambda: zoo)
+    run, words = CliRunner(), ["--cache-dir", str(tmp_path / "none")]
+    with apart(tmp_path, monkeypatch):
+        done = run.invoke(genzoo_cli.verify, words, standalone_mode=False)
+        assert (done.return_value, done.output) == (0, "1 of 1 files are as they were pinned\n")
+        write(weights, {"w": torch.zeros(3)})
+        done = run.invoke(genzoo_cli.verify, words, standalone_mode=False)
+        assert done.return_value == 2
+        assert f"{weights}: changed; reinstall" in done.output
+        assert "0 of 1 files" in done.output
+        weights.unlink()
+        assert "No such file" in run.invoke(genzoo_cli.verify, words, standalone_mode=False).output
+    assert "No such option" in run.invoke(genzoo_cli.verify, ["--token", "x"]).output
 
 
 def test_what_does_not_fit_is_found_by_pull(hub: Hub) -> None:

@@ -134,6 +134,22 @@ def test_what_is_kept_belongs_to_one_state_of_the_weights() -> None:
     assert not copy.deepcopy(kept)
 
 
+def test_what_is_kept_may_be_dropped_meanwhile() -> None:
+    kept: Kept[int] = Kept()
+
+    class Weight(Tensor):
+        """One at which another thread drops what is kept when it is looked at."""
+
+        def data_ptr(self) -> int:
+            kept.drop()
+            return super().data_ptr()
+
+    weight = torch.zeros(3).as_subclass(Weight)
+    assert [kept.get([weight], lambda: 7) for _ in range(3)] == [7, 7, 7]
+    kept.drop()
+    assert not kept
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("size", [1, 3])

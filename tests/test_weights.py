@@ -6,6 +6,7 @@ import copy
 import gc
 import json
 import os
+import pickle  # noqa: TID251 - a model travels to another process so
 import random
 import shutil
 import socket
@@ -181,6 +182,18 @@ def test_pages_are_given_back_unless_nobody_says_what_was_written(
     tensors.release("w")
     assert _resident(weight) <= 2 * 4096
     assert weight.sum() == total
+
+
+def test_pages_that_the_system_keeps_stay() -> None:
+    class Locked:
+        def madvise(self, *_: int) -> None:
+            raise OSError(22, "Invalid argument")
+
+    page = pages.mmap.PAGESIZE
+    zeros = torch.zeros(4 * page, dtype=torch.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages, "_clean", lambda *_: True)
+        pages.give_back(Locked(), zeros.data_ptr(), 0, 4 * page)
 
 
 def test_unaligned_files_of_old_writers_are_read(tmp_path: Path) -> None:
@@ -717,12 +730,31 @@ def test_the_global_random_stream_does_not_move() -> None:
     assert torch.equal(torch.rand(3), wanted)
 
 
-def test_a_folder_whose_card_names_no_weights_is_no_model(tmp_path: Path) -> None:
-    """It would answer with an untrained network's noise."""
-    card = small_card().model_dump(mode="json", exclude_defaults=True)
+class Buffered(Drawn):
+    """A generator of which a file would hold a buffer alone."""
+
+    def __init__(self, config: TableConfig) -> None:
+        super().__init__(config)
+        del self.layer, self.norm
+        self.register_buffer("mean", torch.rand(4))
+
+
+@pytest.mark.parametrize("cls", [Table, Drawn, Buffered])
+def test_a_folder_whose_card_names_no_weights_is_no_model(tmp_path: Path, cls: type[Table]) -> None:
+    """It would answer with an untrained network's noise; and it is refused before it is built."""
+    card = _table_card().model_dump(mode="json", exclude_defaults=True)
     (tmp_path / CARD_FILE).write_text(yaml.safe_dump(card))
+    made = []
+
+    class Watched(cls):  # type: ignore[valid-type, misc]
+        def __init__(self, config: TableConfig) -> None:
+            super().__init__(config)
+            made.append([tensor.is_meta for tensor in (*self.parameters(), *self.buffers())])
+
     with pytest.raises(WeightsError, match=r"card\.yaml names no weights; add weights:"):
-        default_zoo().load(str(tmp_path))
+        _zoo(Watched).load(str(tmp_path))
+    assert len(made) == 1
+    assert any(made[0])
 
 
 def test_loaded_equals_saved_in_pixels_layout_and_grad(tmp_path: Path) -> None:
@@ -854,6 +886,15 @@ def test_a_loaded_model_is_copied_whole(tmp_path: Path) -> None:
     assert not torch.equal(copied.generate([1]), model.generate([1]))
 
 
+@pytest.mark.parametrize(("name", "options"), [("ddpm.fashion-mnist", {"steps": 1}), ("dcgan.fashion-mnist", {})])
+def test_a_loaded_model_goes_to_another_process(name: str, options: dict[str, int]) -> None:
+    model = default_zoo().load(name)
+    for _ in ("before its first call", "after it"):
+        there = pickle.loads(pickle.dumps(model))  # noqa: S301
+        assert there.zoo is default_zoo()
+        assert torch.equal(there.generate([1], labels=3, **options), model.generate([1], labels=3, **options))
+
+
 def test_pixels_do_not_depend_on_the_layout_of_the_file(tmp_path: Path) -> None:
     """The same weights at every address: a file whose tensors begin between round addresses gives the same bits."""
     zoo = default_zoo()
@@ -904,6 +945,47 @@ def test_finiteness_is_worked_out_once_for_each_state_of_a_file(
         with pytest.raises(WeightsError, match="a holds NaN"):
             assign(Small(), read(path), "file")
     assign(Small(), read(path), "file", finite=False)
+
+
+@pytest.mark.parametrize("inference", [True, False])
+def test_what_is_remembered_is_the_files_and_not_what_was_written_to_its_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inference: bool
+) -> None:
+    monkeypatch.setattr(digests, "SETTLED", -1.0)
+    path, bad = tmp_path / "small.safetensors", Small().state_dict()
+    bad["a"] = torch.full((2, 3), float("nan"))
+    write(path, bad)
+    with torch.inference_mode(inference):
+        tensors = read(path)
+        tensors["a"].nan_to_num_(0)  # as a format may mend what it reads
+    assign(Small(), tensors, "mended", trainable=False)
+    digests.forget()  # as another process would begin
+    with pytest.raises(WeightsError, match="a holds NaN"):
+        assign(Small(), read(path), "file")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, nan: tensors["a"].copy_(nan),
+        lambda tensors, nan: tensors["a"][0].fill_(float("nan")),
+        lambda tensors, nan: tensors.update(a=nan),
+        lambda tensors, nan: tensors.__ior__({"a": nan}),
+        lambda tensors, nan: tensors.pop("a") is not None and tensors.setdefault("a", nan),
+        lambda tensors, nan: tensors.__setitem__("a", nan),
+    ],
+)
+def test_however_nan_comes_into_tensors_that_were_known_to_hold_none(
+    tmp_path: Path, change: Callable[[Tensors, Tensor], Any]
+) -> None:
+    write(tmp_path / "small.safetensors", Small().state_dict())
+    tensors = read(tmp_path / "small.safetensors")
+    assert tensors.finite("a")
+    change(tensors, torch.full((2, 3), float("nan")))
+    assert not tensors.finite("a")
+    assert tensors.finite("b")
+    with pytest.raises(WeightsError, match="a holds NaN"):
+        assign(Small(), tensors, "file")
 
 
 @pytest.mark.parametrize("option", [{"revision": "main"}, {"token": "hf_secret"}])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
 from genzoo.digests import cache_folder
 from genzoo.errors import WeightsError
-from genzoo.files import READ_ONLY, open_regular, write_whole
+from genzoo.files import READ_ONLY, open_regular, sha256_of, write_whole
 from genzoo.formats import MAX_FILES
 from genzoo.hub.errors import HubError
 from genzoo.hub.places import COMMIT, Access, Listing, Place, proper
@@ -140,7 +139,5 @@ def verify(lock: Lock, cache: Path) -> Iterator[tuple[str, str, str]]:
             if not path.exists():
                 yield key, name, "absent"
                 continue
-            with open_regular(path, WeightsError) as file:
-                # Read, not remembered: this is the command for those who doubt.
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            yield key, name, "good" if found == pinned else "changed"
+            # Read, not remembered: this is the command for those who doubt.
+            yield key, name, "good" if sha256_of(path, WeightsError) == pinned else "changed"

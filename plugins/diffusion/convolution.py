@@ -121,8 +121,10 @@ class Conv2d(LaidOutLate, nn.Conv2d):
     def _reordered(self, x: Tensor) -> Tensor:
         weight = self.weight
         now = state(weight)
-        if self._packed is None or self._packed[0]() is not weight or self._packed[1] != now:
+        # Read once: the call of another thread may drop or replace it meanwhile.
+        packed = self._packed
+        if packed is None or packed[0]() is not weight or packed[1] != now:
             # For the shape that comes first; another one that wants another order still gets its numbers.
-            self._packed = (weakref.ref(weight), now, reordered(weight, self, list(x.shape)))
-            self.spare()
-        return self._packed[2]
+            blocks = self.copied(lambda: reordered(weight, self, list(x.shape)))
+            self._packed = packed = (weakref.ref(weight), now, blocks)
+        return packed[2]

@@ -46,26 +46,26 @@ class Kept(Generic[T]):
     """What was worked out of weights, kept for as long as they stay as they are. A copy begins empty."""
 
     def __init__(self) -> None:
-        self._of: list[tuple[Tensor, tuple[int, int | None]]] = []
-        self._found: T | None = None
+        # The weights with their states, and what was found: one attribute, for threads that share a model.
+        self._kept: tuple[list[tuple[Tensor, tuple[int, int | None]]], T] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Kept, ()
 
     def __bool__(self) -> bool:
-        return self._found is not None
+        return self._kept is not None
 
     def drop(self) -> None:
         """Give the memory back."""
-        self._of, self._found = [], None
+        self._kept = None
 
     def get(self, weights: Sequence[Tensor], make: Callable[[], T]) -> T:
         """What ``make`` makes of these weights, unless it is at hand."""
-        if self._found is not None:
-            for each, (known, then) in zip(weights, self._of, strict=True):
+        if (kept := self._kept) is not None:
+            for each, (known, then) in zip(weights, kept[0], strict=True):
                 if each is not known or state(each) != then:
                     break
             else:
-                return self._found
-        self._of, self._found = [(each, state(each)) for each in weights], make()
-        return self._found
+                return kept[1]
+        self._kept = kept = [(each, state(each)) for each in weights], make()
+        return kept[1]
