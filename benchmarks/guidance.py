@@ -1,7 +1,7 @@
-"""Control against quality: every registered guidance at several strengths, on a shipped diffusion model.
+"""Control against quality: every registered guidance at several strengths, on the shipped diffusion model.
 
 python benchmarks/guidance.py --budget 60m    measure, and write the files
-python benchmarks/guidance.py --budget 0s     write the files from what was measured so far
+python benchmarks/guidance.py --budget 1s     write the files from what was measured so far
 
 It may be stopped and started again at any time; see sampling.py. Threads are torch's own (OMP_NUM_THREADS). Writes
 results/guidance.json with what was measured, and its table (.md) and plot (.svg) beside it.
@@ -16,19 +16,22 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import click
-from guidance_page import markdown, svg
+from guidance_page import COLUMNS, markdown, svg
 from pydantic import Field
-from sampling import Bench, Point, Setting, Spent, describe
+from sampling import Bench, Setting, Spent
 
 from genzoo.bench import environment, now
 from genzoo.cli.arguments import parse_duration
 from genzoo.files import write_whole
 from genzoo.frozen import Count, Frozen, Label, Number, Seq, Text
-from genzoo.metric import Metric
+from genzoo.metric import Estimate, Metric
 from genzoo.registry import default_zoo
 from genzoo.results import Environment
 
 HERE = Path(__file__).parent
+
+#: Intervals, labels and notes are chosen for it and its data.
+MODEL = "ddpm.fashion-mnist"
 
 #: The walk of all curves but those of cfgpp, whose identity holds for a first-order solver, and of its neighbour.
 WALK, FIRST_ORDER, STEPS = "unipc:spacing=trailing", "ddim:spacing=trailing", 10
@@ -44,32 +47,34 @@ class Family(NamedTuple):
         spec: a registered name with options, {} standing for the strength.
         scheduler: of the walk.
         strengths: in order.
+        plain: whether it nears the plain model as it is turned down, so that its curve begins there.
     """
 
     spec: str
     scheduler: str = WALK
     strengths: Sequence[float] = SCALES
+    plain: bool = True
 
 
-#: By the name of the curve. Strength 1 of all but cfgpp and classifier is the plain model, which every curve begins at.
+#: By the name of the curve.
 FAMILIES = {
     "cfg": Family("cfg:scale={}"),
     "rescaled": Family("rescaled:scale={}"),
     "interval": Family("interval:scale={},low=0.3,high=5"),
     "apg": Family("apg:scale={}"),
-    "cfg-zero-star": Family("cfg-zero-star:scale={}"),
-    "threshold": Family("chain:parts=cfg:scale={}+threshold"),
+    "cfg-zero-star": Family("cfg-zero-star:scale={}", plain=False),
+    "threshold": Family("chain:parts=cfg:scale={}+threshold", plain=False),
     # A shirt is what the classes that are hard to tell apart are taken for.
     "negative": Family("negative:scale={},labels=6"),
     "classifier": Family("classifier:extractor=fashion-classifier,scale={}", strengths=(0.25, 0.5, 1.0, 2.0)),
-    "chain": Family("chain:parts=apg:scale={}+interval:low=0.3;high=5+threshold"),
+    "chain": Family("chain:parts=apg:scale={}+interval:low=0.3;high=5+threshold", plain=False),
     "cfg, ddim": Family("cfg:scale={}", FIRST_ORDER),
-    "cfgpp, ddim": Family("cfgpp:scale={}", FIRST_ORDER, (0.4, 0.6, 0.8, 1.0)),
+    "cfgpp, ddim": Family("cfgpp:scale={}", FIRST_ORDER, (0.4, 0.6, 0.8, 1.0), plain=False),
 }
 
 #: What is registered and has no curve.
 LEFT_OUT = {
-    "none": "it is the plain model, where every curve begins",
+    "none": "it is the plain model",
     "autoguidance": "no weaker card of the same noise schedule and patch is shipped that it could be led away from",
 }
 
@@ -79,16 +84,17 @@ class Reading(Frozen):
 
     Attributes:
         curve: a name of ``FAMILIES``.
-        strength: of the guidance; null for the plain model, which every curve on its scheduler begins at.
-        point: see there.
-        precision, recall: per cent.
+        strength: of the guidance; null for the plain model, which is measured once for each scheduler.
+        setting: of the sampling.
+        nfe: evaluations of the network per image.
+        scores: metric -> what it says, each with its interval and in its own unit.
     """
 
     curve: Label
     strength: Number | None
-    point: Point
-    precision: Number | None
-    recall: Number | None
+    setting: Setting
+    nfe: Number
+    scores: dict[str, Estimate]
 
 
 class Control(Frozen):
@@ -101,10 +107,11 @@ class Control(Frozen):
         dataset, extractor, digest: what images are compared and recognised with.
         n: images of each point.
         readings: by curve and strength.
+        plain: curves that begin at the plain model on their scheduler.
         left_out: guidance -> why it has no curve.
     """
 
-    format: Literal["genzoo.guidance/1"] = "genzoo.guidance/1"
+    format: Literal["genzoo.guidance/2"] = "genzoo.guidance/2"
     made: Label
     command: Text
     environment: Environment
@@ -115,6 +122,7 @@ class Control(Frozen):
     digest: Label
     n: Count
     readings: Seq[Reading] = Field(min_length=1)
+    plain: Seq[Label]
     left_out: dict[str, str] = Field(default_factory=dict)
 
 
@@ -124,41 +132,41 @@ def settings(names: Sequence[str]) -> Iterator[tuple[str, float | None, Setting]
         yield name, None, Setting(scheduler=scheduler, steps=STEPS, guidance=PLAIN)
     for turn in range(max(len(FAMILIES[name].strengths) for name in names)):
         for name in names:
-            spec, scheduler, strengths = FAMILIES[name]
-            if turn < len(strengths):
-                guidance = spec.format(f"{strengths[turn]:g}")
-                yield name, strengths[turn], Setting(scheduler=scheduler, steps=STEPS, guidance=guidance)
+            family = FAMILIES[name]
+            if turn < len(family.strengths):
+                strength = family.strengths[turn]
+                guidance = family.spec.format(f"{strength:g}")
+                yield name, strength, Setting(scheduler=family.scheduler, steps=STEPS, guidance=guidance)
 
 
 def readings(bench: Bench, names: Sequence[str], n: int) -> Iterator[Reading]:
     """The points of the curves; raises Spent where the time is up."""
-    metrics: list[Metric] = [bench.zoo.make("metric", name) for name in ("precision", "recall")]
+    metrics: dict[str, Metric] = {name: bench.zoo.make("metric", name) for name in COLUMNS}
     for name, strength, setting in settings(names):
-        point = bench.measure(setting, n)
-        seen, _ = bench.features(setting, n)  # kept from the measurement
-        found = [metric(seen[:n], bench.reference) for metric in metrics]
-        precision, recall = (100 * estimate.value if estimate else None for estimate in found)
-        yield Reading(curve=name, strength=strength, point=point, precision=precision, recall=recall)
+        seen, _ = bench.features(setting, n)
+        fake = bench.asked(seen)[:n]
+        found = {key: estimate for key, metric in metrics.items() if (estimate := metric(fake, bench.reference))}
+        yield Reading(curve=name, strength=strength, setting=setting, nfe=bench.nfe(setting), scores=found)
 
 
 @click.command()
-@click.option("--model", default="ddpm.fashion-mnist", show_default=True, help="A diffusion model of the catalogue.")
 @click.option("-n", "--count", default=500, show_default=True, type=click.IntRange(min=20), help="Images a point.")
 @click.option("--curves", default="", help=f"Some of {'; '.join(FAMILIES)}, with semicolons between.")
 @click.option("--budget", default="60m", show_default=True, help="Time, as 90s, 60m, 2h.")
 @click.option("--work", type=click.Path(path_type=Path), default=HERE / "run-guidance", help="Folder of what is kept.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=HERE / "results" / "guidance.json")
-def main(model: str, count: int, curves: str, budget: str, work: Path, out: Path) -> None:
+def main(count: int, curves: str, budget: str, work: Path, out: Path) -> None:
     """Measure the guidances; write their curves, table and plot."""
     names = [name.strip() for name in curves.split(";") if name.strip()] or list(FAMILIES)
     if not set(names) <= FAMILIES.keys():
         raise click.BadParameter(f"write some of {'; '.join(FAMILIES)}", param_hint="--curves")
-    bench = Bench(default_zoo(), model, work, parse_duration(budget))
+    bench = Bench(default_zoo(), MODEL, work, parse_duration(budget))
     found: list[Reading] = []
     try:
         for reading in readings(bench, names, count):
             found.append(reading)
-            click.echo(f"{describe(reading.point)}, {reading.point.accuracy:.1f} % recognised", err=True)
+            scores = ", ".join(f"{name} {score.value:.4g}" for name, score in reading.scores.items())
+            click.echo(f"{reading.setting.scheduler}, guidance {reading.setting.guidance}: {scores}", err=True)
     except Spent as spent:
         click.echo(f"{spent}; the same command goes on from here", err=True)
     if not found:
@@ -174,6 +182,7 @@ def main(model: str, count: int, curves: str, budget: str, work: Path, out: Path
         digest=bench.extractor.digest,
         n=count,
         readings=tuple(sorted(found, key=lambda r: (list(FAMILIES).index(r.curve), r.strength or 0))),
+        plain=tuple(name for name in names if FAMILIES[name].plain),
         left_out=LEFT_OUT,
     )
     write_whole(out, result.model_dump_json(indent=1) + "\n")

@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING
 from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 
+from genzoo.metric import Estimate
+
 if TYPE_CHECKING:
     from guidance import Control, Reading
 
 #: Marked on the axis, as far as the plot reaches.
 DISTANCES = (0.2, 0.3, 0.5, 0.7, 1, 2, 3, 5, 7)
+
+#: Metric -> (its column, how its numbers are written).
+COLUMNS = {
+    "frechet": ("Frechet distance", ".3f"),
+    "label-accuracy": ("recognised %", ".1f"),
+    "precision": ("precision", ".3f"),
+    "recall": ("recall", ".3f"),
+}
 
 NOTES = (
     "Recognised is the share that the extractor's own classifier takes for the class that was asked for. The curve "
@@ -29,39 +39,40 @@ NOTES = (
 
 
 def lines(control: Control) -> dict[str, Sequence[Reading]]:
-    """Curve -> readings by strength, led by the plain model on the same scheduler."""
+    """Curve -> readings by strength, led by the plain model on the same scheduler where the curve begins at it."""
     curves: dict[str, list[Reading]] = {}
     for reading in control.readings:
         if reading.strength is not None:
             curves.setdefault(reading.curve, []).append(reading)
-    plain = {r.point.setting.scheduler: r for r in control.readings if r.strength is None}
-    start = {name: plain.get(found[0].point.setting.scheduler) for name, found in curves.items()}
-    return {
-        # Strength 0 of cfgpp is another model; its curve stands alone.
-        name: [*([first] if (first := start[name]) and not name.startswith("cfgpp") else []), *found]
-        for name, found in curves.items()
-    }
+    plain = {r.setting.scheduler: r for r in control.readings if r.strength is None}
+    start = {name: plain.get(found[0].setting.scheduler) for name, found in curves.items() if name in control.plain}
+    return {name: [*([first] if (first := start.get(name)) else []), *found] for name, found in curves.items()}
+
+
+def cell(estimate: Estimate | None, form: str) -> str:
+    """A number with its interval in small type."""
+    if estimate is None:
+        return ""
+    value, low, high = estimate.value, estimate.low, estimate.high
+    return f"{value:{form}}" + ("" if low is None or high is None else f" <sub>{low:{form}} to {high:{form}}</sub>")
 
 
 def markdown(control: Control) -> str:
     """Every reading, what was left out, and what the figures mean."""
+    walk = control.readings[0].setting
     text = [
         f"Control against quality of {control.model}: n = {control.n}, {control.extractor}, {control.dataset} test "
-        "split, 10 steps of UniPC where nothing else is said. In brackets the distance's 95 % interval; few images "
-        "make every distance larger, so these compare with each other alone.",
+        f"split, {walk.steps} steps of {walk.name} where nothing else is said. In small type the 95 % intervals; few "
+        "images make every distance larger, so these compare with each other alone.",
         "",
-        "| guidance | strength | evaluations | Frechet distance | recognised % | precision % | recall % |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        f"| guidance | strength | evaluations | {' | '.join(title for title, _ in COLUMNS.values())} |",
+        f"|---|---:|---:|{'---:|' * len(COLUMNS)}",
     ]
     for reading in control.readings:
-        point, setting = reading.point, reading.point.setting
-        named = f"none ({setting.name})" if reading.strength is None else reading.curve
+        named = f"none ({reading.setting.name})" if reading.strength is None else reading.curve
         strength = "" if reading.strength is None else f"{reading.strength:g}"
-        interval = "" if point.low is None or point.high is None else f" [{point.low:.3f}, {point.high:.3f}]"
-        shares = (f"{x:.1f}" if x is not None else "" for x in (point.accuracy, reading.precision, reading.recall))
-        text.append(
-            f"| {named} | {strength} | {point.nfe:g} | {point.value:.3f}{interval} | " + " | ".join(shares) + " |"
-        )
+        scores = (cell(reading.scores.get(name), form) for name, (_, form) in COLUMNS.items())
+        text.append(f"| {named} | {strength} | {reading.nfe:g} | {' | '.join(scores)} |")
     text += ["", *(f"- {note}" for note in NOTES)]
     text += [f"- {name} is left out: {why}." for name, why in sorted(control.left_out.items())]
     text += ["", f"Made {control.made} on {control.environment.processor}: `{control.command}`"]
@@ -69,7 +80,7 @@ def markdown(control: Control) -> str:
 
 
 def svg(control: Control) -> str:
-    """Share recognised against the Frechet distance, a curve a guidance, beginning at the plain model."""
+    """Share recognised against the Frechet distance, a curve a guidance."""
     buffer = io.StringIO()
     # A fixed salt: the same results give the same file.
     with rc_context({"svg.hashsalt": "genzoo", "svg.fonttype": "none"}):
@@ -78,7 +89,7 @@ def svg(control: Control) -> str:
         curves = lines(control)
         for i, (name, found) in enumerate(curves.items()):
             style, colour = "o-" if i % 2 == 0 else "s--", colormaps["turbo"](0.05 + 0.9 * i / len(curves))
-            xs, ys = [r.point.value for r in found], [r.point.accuracy for r in found]
+            xs, ys = ([r.scores[name].value for r in found] for name in ("frechet", "label-accuracy"))
             axes.plot(xs, ys, style, color=colour, label=name, markersize=3.5, linewidth=1.1)
             last = found[-1]
             axes.annotate(

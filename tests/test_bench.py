@@ -35,6 +35,7 @@ from genzoo.errors import GenzooError, OptionError, ResultsError
 from genzoo.generator import Generator
 from genzoo.registry import default_zoo
 from genzoo.results import ModelResult, Results, read_results
+from genzoo.weights import find_card
 
 ROOT = Path(__file__).parent.parent
 ENOUGH = Timing(wall=(0.125,) * 10, busy=(0.125,) * 10)
@@ -93,7 +94,8 @@ def test_quantiles_lie_between_repetitions() -> None:
 
 @given(st.lists(st.floats(0, 1e3), min_size=1, max_size=30), st.floats(0, 1))
 def test_quantiles_are_those_of_numpy(wall: list[float], share: float) -> None:
-    assert Timing(wall=tuple(wall)).quantile(share) == pytest.approx(np.quantile(wall, share), abs=1e-9)
+    timing = Timing(wall=tuple(wall))
+    assert timing.quantile(share) == pytest.approx(np.quantile(timing.wall, share), abs=1e-9)
 
 
 def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -107,9 +109,27 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text(json.dumps(changed))
     with pytest.raises(ResultsError, match="beyond the bound"):
         read_benchmark(tmp_path / "bench.json")
-    (tmp_path / "bench.json").write_text('{"format": "genzoo.bench/9"}')
-    with pytest.raises(ResultsError, match="run genzoo bench again"):
-        read_benchmark(tmp_path / "bench.json")
+    for other in ("genzoo.bench/1", "genzoo.bench/9"):
+        (tmp_path / "bench.json").write_text(json.dumps(changed | {"format": other}))
+        with pytest.raises(ResultsError, match=f"format '{other}'.*run genzoo bench again"):
+            read_benchmark(tmp_path / "bench.json")
+
+
+def test_a_file_has_no_more_digits_than_a_clock(tmp_path: Path) -> None:
+    """So thousands of samples stay a small file; and the rules hold of what was rounded."""
+    exact = [0.00123456789 + 1e-9 * i for i in range(1000)]
+    rounded = Timing(wall=tuple(exact), busy=tuple(exact))
+    assert rounded.wall == pytest.approx(exact, rel=5e-4)
+    assert rounded.wall[0] == 0.001235
+    rows = tuple(good(whole=rounded, network=rounded) for _ in range(5))
+    found = Benchmark(made="2026-01-01T00:00:00+00:00", command="genzoo bench", environment=environment(), rows=rows)
+    found.write(tmp_path / "bench.json")
+    assert read_benchmark(tmp_path / "bench.json") == found
+    assert (tmp_path / "bench.json").stat().st_size < 5 * 4 * 1000 * 10
+    # More than a second before, and a little less after.
+    second = Timing(wall=(0.10004,) * 10)
+    assert sum(second.wall) < 1
+    assert good(whole=second).status == "ok"
 
 
 def environment() -> Any:
@@ -372,6 +392,7 @@ def test_a_row_is_measured_and_held_against_float32(tiny: str) -> None:
     assert found.difference == pytest.approx(0, abs=1e-5)
     assert found.flops
     assert found.nfe == 1
+    assert found.name == find_card(default_zoo(), tiny)[0].name, "as a comparison has it"
 
 
 def test_pixels_that_differ_refuse_the_row(tiny: str) -> None:
@@ -454,6 +475,26 @@ def test_what_the_compiler_leaves_out_refuses_the_row(monkeypatch: pytest.Monkey
         compiler.compiled(device, layers, "reduce-overhead", call)
     with pytest.raises(compiler.Refused, match="no module"):
         compiler.compiled(device, [], "default", call)
+
+
+def test_a_module_that_is_compiled_anew_for_every_call_is_refused(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused, and not failed, which a sweep would measure again every time it goes on."""
+    layer, build = nn.Linear(1, 1), nn.Module.compile
+    # Without code for the CPU, which is not what is asked here.
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda self, **kwargs: build(self, backend="eager", dynamic=kwargs["dynamic"])
+    )
+
+    def sizes(self: row.Subject, batch: int | None = None) -> None:
+        for size in range(1, 20):
+            layer(torch.zeros(size, 1))
+
+    with pytest.raises(compiler.Refused, match="leave --compile off"):
+        compiler.compiled(devices.find("cpu"), [layer], "default", lambda: sizes(None))
+    monkeypatch.setattr(row.Subject, "pixels", sizes)
+    monkeypatch.setattr(row, "Tree", lambda model, make: SimpleNamespace(compilable=[layer], outermost=[layer]))
+    found = row.measure(Task(model=tiny, compile="default"), default_zoo())
+    assert (found.status, found.whole) == ("refused", None)
 
 
 def test_a_translator_is_measured_on_images_of_its_seeds(tmp_path: Path) -> None:
@@ -615,6 +656,26 @@ def test_a_benchmark_gives_its_times_to_what_was_compared() -> None:
         timed(results, found.model_copy(update={"rows": rows[4:]}))
 
 
+def test_models_without_a_digest_are_told_apart_by_name() -> None:
+    """As pipelines of diffusers: all their weights have the same digest, none."""
+    results = compared()
+    model = next(model for model in results.models if model.kind == "model")
+    mine, other = (model.model_copy(update={"name": f"diffusers.{x}", "weights": None}) for x in "ab")
+    task = Task(model="diffusers:some/where/a")
+    rows = (timing_of(mine, 1, 0.125, task=task, name=mine.name),)
+    found = Benchmark(
+        made="2026-01-01T00:00:00+00:00", command="genzoo bench", environment=results.environment, rows=rows
+    )
+    told = timed(results.model_copy(update={"models": (mine, other)}), found).models
+    assert told[0].speed is not None
+    assert told[0].speed.median_latency == 0.125
+    assert told[1] == other
+    for nameless in (None, "diffusers.c"):
+        strange = found.model_copy(update={"rows": (rows[0].model_copy(update={"name": nameless}),)})
+        with pytest.raises(ResultsError, match="no model of these results was timed"):
+            timed(results.model_copy(update={"models": (mine, other)}), strange)
+
+
 def test_a_report_takes_a_benchmark(tmp_path: Path) -> None:
     results = compared()
     first = next(model for model in results.models if model.kind == "model")
@@ -626,6 +687,11 @@ def test_a_report_takes_a_benchmark(tmp_path: Path) -> None:
     quality = str(ROOT / "benchmarks" / "results" / "fashion-mnist.json")
     done = CliRunner().invoke(report, [quality, str(path), "-o", str(tmp_path / "out")], catch_exceptions=False)
     assert "125 ms" in done.output
+    # Whoever wrote it, and however often it is given.
+    spaced = tmp_path / "spaced.json"
+    spaced.write_text(json.dumps(json.loads(path.read_text()), indent=2))
+    again = [quality, str(path), str(spaced), "-o", str(tmp_path / "out")]
+    assert CliRunner().invoke(report, again, catch_exceptions=False).output == done.output
     with pytest.raises(OptionError, match="holds times alone"):
         CliRunner().invoke(report, [str(path), "-o", str(tmp_path / "out")], catch_exceptions=False)
 

@@ -323,7 +323,7 @@ def test_every_guidance_has_a_curve_or_a_reason(bench: Any) -> None:
         assert (10 if found is None else 1) <= bench.nfe(setting) <= (10 if found is None else 20)
 
 
-def test_a_curve_begins_at_the_plain_model_where_its_guidance_can_be_turned_down_to_it(bench: Any) -> None:
+def test_a_curve_begins_at_the_plain_model_where_its_guidance_nears_it(bench: Any) -> None:
     guidance, sampling = script("guidance"), script("sampling")
 
     def images(scheduler: str, spec: str) -> torch.Tensor:
@@ -332,9 +332,10 @@ def test_a_curve_begins_at_the_plain_model_where_its_guidance_can_be_turned_down
 
     plain = {scheduler: images(scheduler, "1") for scheduler in (guidance.WALK, guidance.FIRST_ORDER)}
     for name, family in guidance.FAMILIES.items():
-        found = [images(family.scheduler, family.spec.format(neutral)) for neutral in ("0", "1")]
-        same = [torch.allclose(made, plain[family.scheduler], atol=1e-4) for made in found]
-        assert any(same) == family.plain, name
+        # Not at 0 and 1 themselves, where a guidance may be left out that acts at every other strength.
+        found = [images(family.scheduler, family.spec.format(weak)) for weak in ("1e-4", "0.9999")]
+        near = [torch.allclose(made, plain[family.scheduler], atol=5e-3) for made in found]
+        assert any(near) == family.plain, name
 
 
 def test_the_guidance_command_writes_curves_table_and_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

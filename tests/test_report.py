@@ -184,6 +184,11 @@ def test_speeds_of_different_machines_are_not_held_against_each_other() -> None:
     assert speed.lead == f"Images/s: {APART}."
     assert not any(cell.best for line in alone.lines if line.measure.local for cell in line.cells)
     assert "No clear winner" in choice(alone)
+    # Where one of them alone was timed, there is nothing that could have been compared.
+    untimed = table_of(plain(first.model_copy(update={"speed": None}), away[0]))
+    assert not untimed.several_machines()
+    assert APART not in " ".join(answer.lead for answer in answers(untimed))
+    assert "different machines" not in html(plain(first.model_copy(update={"speed": None}), away[0]))
 
 
 def test_labels_are_short_and_tell_models_apart() -> None:
@@ -489,6 +494,14 @@ def test_there_is_no_picture_of_nothing() -> None:
     bare = cases.family("a.b", "x", 1, (1.0,)).model_copy(update={"runs": ()})
     assert plots.distances(bare, None, None) is None
     assert plots.losses(bare) is None
+
+
+def test_one_model_that_was_timed_stands_beside_real_images() -> None:
+    floor = ModelResult(name="real images", kind="data", scores=(score(0.1),))
+    untimed = model("c.d", 2).model_copy(update={"speed": None})
+    figure = plots.quality_speed(table_of(plain(model("a.b", 1, 0.9, 1.1, rate=20), untimed, floor)))
+    assert figure is not None
+    assert figure.axes[0].get_xlim() == pytest.approx((2, 200))
 
 
 def test_what_is_not_above_zero_is_drawn_too() -> None:

@@ -34,6 +34,7 @@ def compiled(
     if not modules:
         raise Refused("the model calls no module that could be compiled; leave --compile off")
     import torch._dynamo
+    from torch._dynamo.exc import FailOnRecompileLimitHit
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
@@ -41,8 +42,13 @@ def compiled(
     for module in modules:
         module.compile(mode=None if mode == "default" else mode, dynamic=False)
     # By itself, torch goes on without the compiler once it has compiled the same code too often.
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        seconds = device.lap(call).wall
+    try:
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+            seconds = device.lap(call).wall
+    except FailOnRecompileLimitHit:
+        raise Refused(
+            "torch.compile gave up: it had compiled the same code of this model too often; leave --compile off"
+        ) from None
     graphs, skipped = counters["stats"]["unique_graphs"], counters["inductor"]["cudagraph_skips"]
     if not graphs:
         raise Refused("torch.compile found nothing to compile in this model; leave --compile off")

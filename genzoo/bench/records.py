@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from genzoo.cards import Line
 from genzoo.frozen import Count, Frozen, Label, Number, Seq, Text
 from genzoo.results import Environment, Record, median, read_file
 
-SCHEMA = "genzoo.bench/1"
+SCHEMA = "genzoo.bench/2"
 
 MAX_BYTES = 64 << 20
 
@@ -25,6 +25,15 @@ LEAST_SECONDS = 1.0
 
 #: Repetitions after which a timing ends, however short they are.
 MOST = 1000
+
+#: Significant digits of a sample. A clock's other digits are noise, and thousands of samples are most of a file.
+DIGITS = 4
+
+#: The largest share of a sample that rounding takes off.
+ROUNDING = 0.5 * 10.0 ** (1 - DIGITS)
+
+#: A sample of a timing, in seconds.
+Sample = Annotated[Number, AfterValidator(lambda seconds: float(f"{seconds:.{DIGITS}g}"))]
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 Compile = Literal["off", "default", "reduce-overhead", "max-autotune"]
@@ -91,15 +100,15 @@ class Task(Frozen):
 
 
 class Timing(Frozen):
-    """Repetitions of one call, raw.
+    """Repetitions of one call, each to ``DIGITS`` significant digits.
 
     Attributes:
         wall: seconds on the clock, the device idle before and after.
         busy: seconds of the processor (CPU), or between events on the stream (GPU); empty where neither is known.
     """
 
-    wall: Seq[Number]
-    busy: Seq[Number] = ()
+    wall: Seq[Sample]
+    busy: Seq[Sample] = ()
 
     @property
     def median(self) -> float:
@@ -157,6 +166,7 @@ class Row(Frozen):
         task: what was asked, its batch replaced by the one that was found where the most were asked for.
         largest: whether the batch is the most that fit.
         status: "ok", or why there is no timing; ``why`` says it in words.
+        name: the card's, where there is one.
         weights: sha256 of the weights, where a card names one.
         options: all options of the run, the model's defaults too.
         settings: of the device and of torch, as TF32; the memory format and the attention kernels that were seen at
@@ -179,6 +189,7 @@ class Row(Frozen):
     largest: bool = False
     status: Status
     why: Text = ""
+    name: Label | None = None
     weights: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     settings: dict[str, str] = Field(default_factory=dict)
@@ -207,7 +218,7 @@ class Row(Frozen):
             return self
         if self.whole is None or self.memory is None or self.difference is None or self.rms_difference is None:
             raise ValueError("a row has a timing, its memory, and the difference of its pixels from float32 eager")
-        count, spent = len(self.whole.wall), sum(self.whole.wall)
+        count, spent = len(self.whole.wall), sum(self.whole.wall) * (1 + ROUNDING)
         if spent < self.task.seconds and count < MOST and (count < LEAST or spent < LEAST_SECONDS):
             raise ValueError(f"a timing has {LEAST} repetitions and {LEAST_SECONDS:g} s, or all the time it was given")
         objection = self.task.objection(self.difference, self.rms_difference)
@@ -241,12 +252,16 @@ class Benchmark(Record):
         note: what else a reader should know, from whoever measured it.
     """
 
-    format: Literal["genzoo.bench/1"] = "genzoo.bench/1"
+    format: Literal["genzoo.bench/2"] = "genzoo.bench/2"
     made: Line
     command: Text
     environment: Environment
     note: Text = ""
     rows: Seq[Row]
+
+    def to_json(self) -> str:
+        """The file's text, without the line and the indent that every sample would have of its own."""
+        return self.model_dump_json() + "\n"
 
 
 def read_benchmark(path: Path) -> Benchmark:

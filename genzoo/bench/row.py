@@ -121,6 +121,7 @@ class Subject:
         memory = self.memory()
         calls = recorded(tree.outermost, self.pixels)
         return {
+            "name": card.name if card is not None else None,
             "weights": card.weights.sha256 if card is not None and card.weights else None,
             "settings": device.settings() | kernels.settings() | made,
             "options": plain_options(options, self.zoo),

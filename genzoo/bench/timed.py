@@ -13,24 +13,27 @@ def timed(results: Results, benchmark: Benchmark) -> Results:
     """Results whose models have the times of a benchmark, in float32 and not compiled, in place of their own.
 
     A model takes the rows of the same weights and options, and says where they were measured and by which command;
-    without such rows, or without one of batch 1, it stays as it is.
+    without such rows, or without one of batch 1, it stays as it is. Weights without a digest are told by the model's
+    name, as its card has it.
 
     Raises ResultsError where no model has any.
     """
-    models = tuple(_timed(model, results, benchmark) for model in results.models)
-    if models == results.models:
+    found = [_timed(model, results, benchmark) for model in results.models]
+    if not any(found):
         raise ResultsError(
             "no model of these results was timed by genzoo bench with the same weights and options, in fp32, not "
             "compiled and at batch 1; name the models of the results, and give --batch 1,8,64"
         )
-    return results.model_copy(update={"models": models})
+    models = zip(results.models, found, strict=True)
+    return results.model_copy(update={"models": tuple(new or model for model, new in models)})
 
 
-def _timed(model: ModelResult, results: Results, benchmark: Benchmark) -> ModelResult:
+def _timed(model: ModelResult, results: Results, benchmark: Benchmark) -> ModelResult | None:
+    """The model with its times; None where the benchmark has none of it."""
     rows = [row for row in benchmark.rows if _fits(row, model)]
     single = next((row for row in rows if row.task.batch == 1), None)
     if single is None:
-        return model
+        return None
     same = benchmark.environment == (model.environment or results.environment)
     elsewhere = {} if same else {"environment": benchmark.environment, "command": benchmark.command}
     return model.model_copy(update={"speed": _speed(single, rows), **elsewhere})
@@ -39,7 +42,10 @@ def _timed(model: ModelResult, results: Results, benchmark: Benchmark) -> ModelR
 def _fits(row: Row, model: ModelResult) -> bool:
     task = row.task
     plain = (task.dtype, task.compile, task.replicas) == ("fp32", "off", 1)
-    return row.status == "ok" and plain and (row.weights, row.options) == (model.weights, model.options)
+    same = (row.weights, row.options) == (model.weights, model.options)
+    # Two models without a digest have the same one, none.
+    named = model.weights is not None or row.name == model.name
+    return row.status == "ok" and plain and same and named
 
 
 def _speed(single: Row, rows: Sequence[Row]) -> Speed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def is_benchmark(path: Path) -> bool:
     from genzoo.files import open_regular
 
     with open_regular(path, ResultsError) as file:
-        return b'"format": "genzoo.bench/' in file.read(100)
+        return re.search(rb'"format"\s*:\s*"genzoo\.bench/', file.read(100)) is not None
 
 
 def with_times(record: Results | Sequence[Stability], files: Sequence[Path]) -> Results | Sequence[Stability]:

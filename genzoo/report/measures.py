@@ -154,5 +154,5 @@ class Table:
         return [list(group) for _, group in groupby(ordered, key=lambda i: self.entries[i].machine)]
 
     def several_machines(self) -> bool:
-        """Whether models were measured on more than one machine."""
-        return len({entry.machine for entry in self.entries if entry.competes}) > 1
+        """Whether some measure that depends on the machine has numbers from more than one."""
+        return any(len(self.rivals(line)) > 1 for line in self.lines)

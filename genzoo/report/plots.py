@@ -38,13 +38,13 @@ def quality_speed(table: Table, ink: str = INK) -> Any | None:
     log = ["x", "y"] if all((cell.value or 0) > 0 for _, cell, _ in shown) else ["x"]
     figure, axes = panel("", "images per second (faster to the right)", axis_title(quality.measure), ink=ink, log=log)
     axes.margins(0.12)
+    if len(shown) == 1:
+        # A decade about a model that stands alone: an axis needs a length, before it has data.
+        rate = shown[0][2].value or 1.0
+        axes.set_xlim(rate / 10, rate * 10)
     for entry, y, x in shown:
         _mark(axes, style(entry.index), x, y, name_in_picture(entry.label))
     _floor(axes, next((quality.cells[i].value for i, e in enumerate(table.entries) if not e.competes), None), ink)
-    if len(shown) == 1:
-        # A decade about a model that stands alone: an axis needs a length.
-        rate = shown[0][2].value or 1.0
-        axes.set_xlim(rate / 10, rate * 10)
     legend(axes, ink)
     return figure
 

@@ -55,7 +55,7 @@ def answers(table: Table) -> list[Answer]:
     found = []
     for theme, lines in table.themes():
         first, *rest = [verdicts(table, line) for line in lines]
-        if not first and not (lines[0].measure.local and table.several_machines()):
+        if not first and len(table.rivals(lines[0])) < 2:
             continue
         lead = f"{lines[0].measure.title}: " + ("; ".join(verdict.text for verdict in first) or APART)
         floor = next((lines[0].cells[i] for i, e in enumerate(table.entries) if not e.competes), None)
@@ -101,14 +101,15 @@ def standing(table: Table, line: Line, index: int) -> tuple[str, str]:
 
 def verdicts(table: Table, line: Line) -> list[Verdict]:
     """What a measure says: one verdict; where it depends on the machine, one for each with two models or more."""
-    groups = [group for group in table.rivals(line) if len(group) > 1]
+    machines = table.rivals(line)
+    groups = [group for group in machines if len(group) > 1]
     sign = -1 if line.measure.better == "higher" else 1
     found = []
     for group in groups:
         ranked = sorted(group, key=lambda i: sign * (line.cells[i].value or 0.0))
         verdict = _verdict(line.measure, [(table.entries[i], line.cells[i]) for i in ranked])
         place = table.entries[group[0]].place
-        if line.measure.local and table.several_machines() and place:
+        if len(machines) > 1 and place:
             verdict = Verdict(verdict.measure, verdict.winners, verdict.clear, f"{verdict.text} (on {place})")
         found.append(verdict)
     return found
