@@ -250,7 +250,7 @@ class Comparison:
             name=DATA_ROW,
             kind="data",
             summary=f"{times} training images held against the test split: what a perfect model would reach. A measure "
-            "that takes no reference sees images of the test split",
+            f"that takes no reference sees images of the test split, of which there are {len(reference)}",
             scores=evaluate.measure_floor(self.metrics, reference, n, repeats),
         )
 

@@ -198,8 +198,9 @@ def measure_floor(metrics: Mapping[str, Metric], reference: Reference, n: int, r
     """What real images score in place of generated ones: what a perfect model would reach here.
 
     The first training images are judged, as a model's are. To a check on copies they are what a model that copies
-    nothing makes: it sees the other training images alone. A metric that looks at no reference judges held-out images,
-    where there are as many: an extractor that learned from the training images knows those too well.
+    nothing makes: it sees the other training images alone. A metric that looks at no reference judges held-out images
+    alone, the reference's own, for an extractor that learned from the training images knows those too well: in as many
+    repetitions as there are images for, and there is no score of it where there are fewer than n.
 
     Args:
         metrics: by name.
@@ -208,11 +209,12 @@ def measure_floor(metrics: Mapping[str, Metric], reference: Reference, n: int, r
     """
     count, train = n * repeats, cast(Features, reference.train)
     others = dataclasses.replace(reference, train=train[count:] if len(train) > count else None)
-    unseen = reference if len(reference) >= count else train
     scores: list[Score] = []
     for name, metric in metrics.items():
-        real = unseen if metric.alone else train
-        scores += measure_metrics({name: metric}, real[:count], others, repeats)
+        real: Features = reference if metric.alone else train
+        times = min(repeats, len(real) // n)
+        if times:
+            scores += measure_metrics({name: metric}, real[: times * n], others, times)
     return tuple(scores)
 
 

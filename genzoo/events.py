@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Event:
-    """How long work stands.
+    """How far long work has come.
 
     Attributes:
         what: is being done, in words.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from genzoo.denoiser import Condition, Denoiser
 from genzoo.frozen import Frozen
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 class Guidance(Frozen, ABC):
     """Denoiser in, denoiser out. Frozen: its fields are settings."""
+
+    def __eq__(self, other: Any) -> bool:
+        """By the fields alone, as the hash is: what ``within`` and ``over`` tell a guidance is no setting of it."""
+        return type(self) is type(other) and dict(self) == dict(other)
 
     @abstractmethod
     def __call__(self, denoiser: Denoiser, condition: Condition, null: Condition | None) -> Denoise:

@@ -48,6 +48,20 @@ class Shelved(NamedTuple):
     root: Path
 
 
+def build_validators(target: type) -> None:
+    """Build what ``Frozen`` puts off until its first use, so that a fault of settings is found with their plugin.
+
+    Args:
+        target: a registered class, which may be settings itself or name some, as a generator does.
+
+    Raises whatever pydantic meets in them.
+    """
+    for settings in (target, getattr(target, "Config", None), getattr(target, "Options", None)):
+        # Known by what they can do: for a class that is none, as a format, pydantic is not imported.
+        if isinstance(settings, type) and hasattr(settings, "model_rebuild"):
+            settings.model_rebuild()
+
+
 class Registrar:
     """What a plugin's ``register`` hook is given: one method for each kind of thing."""
 
@@ -66,6 +80,8 @@ class Registrar:
                 raise PluginError(f"{kind} {name!r}: write its class as 'module:Class', not {target!r}")
         elif not isinstance(target, type):
             raise PluginError(f"{kind} {name!r}: give a class or 'module:Class', not {type(target).__name__}")
+        else:
+            build_validators(target)
         taken = self.entries.get((kind, name)) or self._zoo.entries.get((kind, name))
         if taken:
             raise PluginError(f"{kind} {name!r} is taken by plugin {taken.plugin.name!r}; choose another name")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from genzoo.errors import CardError, OptionError, UnknownName, cause, explain
 from genzoo.hooks import HOOKS, Hooks
 from genzoo.plugins import Broken, Plugin, PluginError, folder_of, installed, version_of
-from genzoo.registrar import KINDS, Entry, Registrar, Shelved
+from genzoo.registrar import KINDS, Entry, Registrar, Shelved, build_validators
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +66,13 @@ class Zoo:
     def __deepcopy__(self, memo: Any) -> Zoo:
         """The zoo itself: a copy of a model, as for an average of its weights, looks names up where the model does."""
         return self
+
+    def __copy__(self) -> Zoo:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[[], Zoo], tuple[()]]:
+        """What is installed in the other process: a model that goes there looks names up in that."""
+        return default_zoo, ()
 
     @property
     def shelf(self) -> dict[str, Shelved]:
@@ -178,7 +185,8 @@ class Zoo:
 
         Raises:
             UnknownName: with the nearest name.
-            PluginError: its module cannot be imported, or holds something else; names plugin and version.
+            PluginError: its module cannot be imported, holds something else, or settings that cannot be built; names
+                plugin and version.
         """
         entry = self.entries.get((kind, name))
         if entry is None:
@@ -187,6 +195,8 @@ class Zoo:
         try:
             found = _resolve(entry.target)
             base = _resolve(KINDS[kind])
+            if isinstance(found, type):
+                build_validators(found)
         except (Exception, SystemExit) as error:
             raise PluginError(f"{who}: {kind} {name!r} cannot be loaded: {cause(error)}") from error
         if not (isinstance(found, type) and issubclass(found, base)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -162,9 +163,28 @@ def test_the_floor_of_a_metric_without_a_reference_is_of_held_out_images(tiny: s
     for name, real in (("label-accuracy", reference), ("vendi", reference), ("frechet", reference.train)):
         expected = [zoo.make("metric", name)(real[i : i + 40], reference).value for i in (0, 40, 80)]
         assert found.score(name).repeats == pytest.approx(expected), name
-    few = Reference(reference.vectors[:30], train=reference.train)
-    (score,) = evaluate.measure_floor({"vendi": zoo.make("metric", "vendi")}, few, 40)
-    assert score.value == zoo.make("metric", "vendi")(reference.train[:40], reference).value
+
+
+def test_the_floor_has_no_more_repetitions_than_there_are_held_out_images(tiny: str) -> None:
+    """Never are training images taken in their place; where there are too few for one repetition, there is no score."""
+    zoo = default_zoo()
+    names = ["vendi", "frechet"]
+    request = comparison.Request([tiny], range(120), "fashion-mnist", repeats=3, metrics=names, speed=False)
+    real = comparison.Comparison(zoo, request).evaluator.reference
+    for count, times in ((119, 2), (79, 1), (39, 0)):
+        run = comparison.Comparison(zoo, request)
+        few = dataclasses.replace(real, vectors=real.vectors[:count], logits=None, labels=None)
+        run.evaluator = evaluate.Evaluator(run.extractor, few, run.metrics)
+        for _ in run.run():
+            if run.floor is not None:
+                break
+        assert f"images of the test split, of which there are {count}" in run.floor.summary
+        assert len(run.floor.score("frechet").repeats) == 3
+        score = run.floor.score("vendi")
+        blocks = [few.vectors[i * 40 : (i + 1) * 40] for i in range(times)]
+        expected = [zoo.make("metric", "vendi")(Features(block), few).value for block in blocks]
+        found = [] if score is None else list(score.repeats) or [score.value]
+        assert found == pytest.approx(expected)
 
 
 def test_the_floor_takes_what_there_is_and_never_sees_itself(tiny: str) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import gc
+import weakref
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer, normalized_guidance
 from diffusers.guiders.classifier_free_zero_star_guidance import cfg_zero_star_scale
@@ -308,7 +312,7 @@ class Weak(nn.Module):
 
 
 @pytest.fixture
-def weak(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def weak(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What is loaded, in a list that the test fills."""
     loaded: list[Any] = []
 
@@ -318,10 +322,9 @@ def weak(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
             assert local_files_only  # a card's own options may name it, and loading one model never pulls another
             return loaded[0]
 
-    filters.weaker.cache_clear()
     monkeypatch.setattr(filters, "default_zoo", Fake)
-    yield loaded
-    filters.weaker.cache_clear()
+    monkeypatch.setattr(filters, "find_card", lambda zoo, name, **_: (name, None))
+    return loaded
 
 
 def test_autoguidance_with_itself_is_the_model(weak: list[Any]) -> None:
@@ -356,6 +359,68 @@ def test_autoguidance_by_a_model_of_other_classes_is_refused(weak: list[Any]) ->
     weak.append(Weak(Denoiser(Classless(), SCHEDULE, "x0")))
     with pytest.raises(OptionError, match="not trained on the same classes"):
         Auto(model="weak.card")(Denoiser(Classed(), SCHEDULE, "x0"), WANTED, None)
+
+
+def test_a_weaker_model_is_loaded_anew_once_it_was_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And once for all batches until then."""
+    zoo, built, loaded = Zoo.discover(), diffusion(), []
+    load = zoo.load
+    monkeypatch.setattr(zoo, "load", lambda name, **given: (loaded.append(name), load(name, **given))[1])
+    written = {**tiny.card("ddpm.tiny"), "generator": "diffusion", "config": built.config.model_dump(mode="json")}
+    built.card, built.zoo = genzoo.Card.model_validate({**written, "shape": built.shape}), zoo
+    built.save_pretrained(tmp_path)
+    call: dict[str, Any] = {"batch": 1, "steps": 2, "labels": 1}
+    guidance = f"autoguidance:model={tmp_path},scale=3"
+    plain = built.generate(range(3), guidance="none", **call)
+    torch.testing.assert_close(built.generate(range(3), guidance=guidance, **call), plain, rtol=0, atol=1e-4)
+    assert len(loaded) == 1, "three batches, one model"
+    trained = copy.deepcopy(built)
+    for parameter in trained.parameters():
+        parameter.data *= 1.1
+    trained.save_pretrained(tmp_path)
+    led = built.generate(range(3), guidance=guidance, **call)
+    assert not torch.allclose(led, plain, rtol=0, atol=1e-3)
+    assert len(loaded) == 2
+
+
+def test_what_a_guidance_names_goes_with_the_model_that_it_guides() -> None:
+    named = filters.once(lambda name: model())
+    guided = model()
+    first = weakref.ref(named(guided, "one"))
+    assert named(guided, "one") is first()
+    second = weakref.ref(named(guided, "other"))
+    gc.collect()
+    assert first() is None
+    assert named(guided, "other") is second()
+    del guided
+    gc.collect()
+    assert second() is None
+
+
+def test_autoguidance_by_a_model_that_was_not_pulled_says_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(OptionError) as caught:
+        Auto(model="hf:a/b")(model(), WANTED, None)
+    assert str(caught.value) == "a guidance fetches nothing; type: genzoo pull hf:a/b"
+
+
+@pytest.mark.parametrize("guidance", [Auto(model="x"), Chain(parts=(Threshold(), Auto(model="x"))), ZeroStar()])
+def test_a_guidance_is_equal_to_itself_within_a_zoo_and_over_a_grid(guidance: Guidance) -> None:
+    zoo = Zoo()
+    placed = guidance.within(zoo).over(grid())
+    assert placed == guidance
+    assert hash(placed) == hash(guidance)
+    assert placed != Auto(model="y")
+    assert placed != Classifier(extractor="x")
+
+
+def test_a_copy_of_a_guidance_has_its_zoo() -> None:
+    zoo = Zoo()
+    placed = Auto(model="x").within(zoo)
+    assert isinstance(placed, Auto)
+    assert copy.deepcopy(placed).zoo is zoo
 
 
 def test_a_negative_label_beyond_a_network_without_a_null_class_is_told() -> None:

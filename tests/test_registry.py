@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -12,10 +13,12 @@ from typing import Any
 
 import click
 import pytest
+import tiny
 from click.testing import CliRunner
 
 import genzoo
 from genzoo import cli, registry
+from genzoo.cli.bench import working_models
 from genzoo.errors import GenzooError, OptionError, UnknownName
 from genzoo.frozen import Frozen
 from genzoo.guidance import Guidance
@@ -224,6 +227,53 @@ def test_a_class_that_is_none_is_an_error_that_names_the_plugin(targets: Zoo, na
         targets.make("guidance", name)
     assert str(caught.value).startswith(f"plugin 'bad' (bad-package 6.6): guidance '{name}' ")
     assert words in str(caught.value)
+
+
+UNBUILT = """
+import genzoo
+from genzoo.frozen import Frozen
+
+class Thing:
+    pass
+
+class Family(genzoo.Generator):
+    class {nested}(Frozen):
+        thing: Thing
+
+class Steps(genzoo.Scheduler):
+    thing: Thing
+"""
+
+
+@pytest.mark.parametrize(("kind", "name"), [("generator", "Family"), ("scheduler", "Steps")])
+@pytest.mark.parametrize("nested", ["Config", "Options"])
+def test_settings_that_cannot_be_built_are_the_fault_of_their_plugin(
+    zoo: Zoo, kind: str, name: str, nested: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it is registered where the class is given, when it is looked up where that is named."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "unbuilt.py").write_text(UNBUILT.format(nested=nested))
+    monkeypatch.delitem(sys.modules, "unbuilt", raising=False)
+    words = "PydanticSchemaGenerationError: Unable to generate pydantic-core schema for <class 'unbuilt.Thing'>"
+    given = HEAD + f"def register(zoo):\n    import unbuilt\n    zoo.{kind}('x', unbuilt.{name})"
+    assert not zoo.add(plugin(given), name="given")
+    assert zoo.broken["given"].cause.startswith(words)
+    assert (kind, "x") not in zoo.entries
+    assert zoo.add(plugin(HEAD + f"def register(zoo): zoo.{kind}('x', 'unbuilt:{name}')"), name="named")
+    with pytest.raises(PluginError, match=re.escape(f"plugin 'named' (local 0): {kind} 'x' cannot be loaded: {words}")):
+        zoo.find(kind, "x")
+    assert list(zoo.broken) == ["given"]
+
+
+def test_a_bench_of_all_leaves_out_whose_plugin_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    zoo = Zoo.discover()
+    card = {**tiny.card("bad.one"), "generator": "bad"}
+    text = HEAD + f"def register(zoo):\n    zoo.generator('bad', 'no_such_module:Bad')\n    zoo.card({card})"
+    assert zoo.add(plugin(text), name="bad")
+    others = [found.name for found in default_zoo().cards()]
+    assert "bad.one" in [found.name for found in zoo.cards()]
+    assert working_models(zoo) == others
+    assert capsys.readouterr().err.startswith("bad.one is left out: plugin 'bad' (local 0): generator 'bad' cannot be")
 
 
 def test_an_interrupt_while_a_class_is_imported_passes(zoo: Zoo, tmp_path: Path, monkeypatch: Any) -> None:

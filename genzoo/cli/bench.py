@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from genzoo.cli.arguments import FOLDER, command_line, device_option, model_options
-from genzoo.errors import OptionError
+from genzoo.errors import GenzooError, OptionError
 from genzoo.registry import default_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from genzoo.bench.records import Benchmark, Row
+    from genzoo.registry import Zoo
 
 DTYPES = ("fp32", "bf16", "fp16")
 COMPILES = ("off", "default", "reduce-overhead", "max-autotune")
@@ -68,7 +69,7 @@ def bench(
 
     zoo = default_zoo()
     plan = Plan(
-        models=models or [card.name for card in zoo.cards()],
+        models=models or working_models(zoo),
         options=options,
         device=device,
         replicas=replicas,
@@ -87,6 +88,19 @@ def bench(
     if found is not None:
         click.echo(table(found.rows))
         click.echo(f"\nresults: {out / FILE}")
+
+
+def working_models(zoo: Zoo) -> list[str]:
+    """The catalogue's models; one whose plugin fails is left out, and told, for the others are still wanted."""
+    found = []
+    for card in zoo.cards():
+        try:
+            zoo.find("generator", card.generator)
+        except GenzooError as error:
+            click.echo(f"{card.name} is left out: {error}", err=True)
+        else:
+            found.append(card.name)
+    return found
 
 
 def parse_choices(option: str, text: str, known: Sequence[str]) -> list[str]:

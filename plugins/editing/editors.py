@@ -34,7 +34,8 @@ class RePaint(Editor):
 
     The walk is cut into stretches of ``jump`` steps. From the end of each it is noised back to where it began and
     walked again, ``resamplings`` times in all: so what was made learns what it must fit to. One resampling is
-    replacement. A multistep scheduler starts anew with each stretch. It costs ``resamplings`` times the evaluations.
+    replacement. A multistep scheduler starts anew with each stretch. It costs ``resamplings`` times the evaluations of
+    all steps but the last.
 
     The last step, to clean data, is walked once, as in the paper ("if u < U and t > 1"): it gives the mean of what the
     image may be, and the mean of the noised mean, again and again, would end in a mode.

@@ -211,7 +211,7 @@ def _listed(given: Any) -> Any:
     return (given,) if isinstance(given, int) and not isinstance(given, bool) else given
 
 
-class Negative(Contrast):
+class Negative(ClassifierFree):
     """Negative conditions: away from what the model makes of other classes, in place of no class.
 
     x_0 = N + scale (D_c - N), N the mean of D over the unwanted classes: every one of them costs an evaluation.
@@ -233,7 +233,7 @@ class Negative(Contrast):
         if known is not None and max(self.labels) >= known:
             raise OptionError(f"label {max(self.labels)} is out of range; this model knows 0 to {known - 1}")
         unwanted = [{key: torch.full_like(values, label) for key, values in condition.items()} for label in self.labels]
-        parts = [*unwanted, condition]
+        parts, mix = [*unwanted, condition], self.mixer()
         together = {key: torch.cat([part[key] for part in parts]) for key in condition}
 
         def guided(x: Tensor, t: float) -> Tensor:
@@ -241,13 +241,10 @@ class Negative(Contrast):
                 *others, wanted = denoiser(torch.cat([x] * len(parts)), t, together).chunk(len(parts))
             else:
                 *others, wanted = (denoiser(x, t, part) for part in parts)
-            return torch.lerp(torch.stack(others).mean(0), wanted, self.scale)
+            return mix(x, Level(t, *denoiser.schedule.level(t)), torch.stack(others).mean(0), wanted)
 
         return guided
 
     @property
     def evaluations(self) -> int:
         return 1 if self.scale == 1 else 1 + len(self.labels)
-
-    def mixer(self) -> Mix:
-        return ClassifierFree(scale=self.scale).mixer()

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 from abc import abstractmethod
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, PrivateAttr
 from torch import Tensor
 
+from genzoo.cards import Card
 from genzoo.contrast import ClassifierFree
 from genzoo.denoiser import Condition, Denoiser
-from genzoo.errors import OptionError
+from genzoo.errors import GenzooError, OptionError
 from genzoo.guidance import Guidance
 from genzoo.metric import Extractor
 from genzoo.registry import Zoo, default_zoo
 from genzoo.scheduler import Denoise, Level
+from genzoo.weights import find_card
 from genzoo_plugins.guidance.contrast import beside, classes_of, per_sample
 
 
@@ -127,29 +130,44 @@ class Naming(Filter):
         return self._zoo or default_zoo()
 
 
-# What a guidance names serves every batch, and a guidance is made anew for each: so both are kept here. Neither is made
-# in inference mode, for its weights must be ordinary tensors: to be used outside it, and for gradients to pass through.
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
 
 
-@functools.lru_cache(maxsize=2)
-def weaker(zoo: Zoo, name: str, device: str, dtype: torch.dtype) -> Denoiser:
-    """The denoiser of a card's model, from what is at hand.
+def once(make: Callable[Given, Made]) -> Callable[Concatenate[Denoiser, Given], Made]:
+    """``make`` for a model that is guided, called only where it is given anything else than before.
 
-    Nothing is fetched: a card's own options may name this guidance, and to load one model must never pull another.
+    What a guidance names serves every batch, and a guidance is made anew for each. The last one stays, for as long as
+    the model that it guides. It is not made in inference mode, for its weights must be ordinary tensors: to be used
+    outside it, and for gradients to pass through.
     """
-    with torch.inference_mode(False):
-        model = zoo.load(name, device=device, dtype=dtype, local_files_only=True)
-    found = getattr(model, "denoiser", None)
+    kept: WeakKeyDictionary[Denoiser, tuple[Any, Made]] = WeakKeyDictionary()
+
+    def made(guided: Denoiser, /, *args: Given.args, **kwargs: Given.kwargs) -> Made:
+        given = (args, kwargs)
+        if guided not in kept or kept[guided][0] != given:
+            # The one before is let go first: there may be no room for both.
+            kept.pop(guided, None)
+            with torch.inference_mode(False):
+                kept[guided] = given, make(*args, **kwargs)
+        return kept[guided][1]
+
+    return made
+
+
+@once
+def weaker(zoo: Zoo, card: Card, name: str, device: torch.device, dtype: torch.dtype) -> Denoiser:
+    """The denoiser of the model ``name``, whose card is ``card``: with other weights, it has another."""
+    found = getattr(zoo.load(name, device=device, dtype=dtype, local_files_only=True), "denoiser", None)
     if not isinstance(found, Denoiser):
         raise OptionError(f"{name} is no diffusion model, so it cannot guide one; name a weaker diffusion model")
     return found
 
 
-@functools.lru_cache(maxsize=2)
+@once
 def classifier(zoo: Zoo, spec: str) -> Extractor:
     """A registered extractor."""
-    with torch.inference_mode(False):
-        found: Extractor = zoo.make("extractor", spec)
+    found: Extractor = zoo.make("extractor", spec)
     return found
 
 
@@ -166,14 +184,29 @@ class Auto(Naming):
     def after(self, denoise: Denoise, denoiser: Denoiser, condition: Condition, null: Condition | None) -> Denoise:
         if self.scale == 1:
             return denoise
-        weights = next(denoiser.parameters(), torch.empty(0))
-        weak = weaker(self.zoo, self.model, str(weights.device), weights.dtype)
+        weak = self._weaker(denoiser)
         self._check(denoiser, weak)
 
         def guided(x: Tensor, t: float) -> Tensor:
             return torch.lerp(weak(x, t, condition), denoise(x, t), self.scale)
 
         return guided
+
+    def _weaker(self, strong: Denoiser) -> Denoiser:
+        """The weaker model, from what is at hand.
+
+        Nothing is fetched: a card's own options may name this guidance, and to load one model must never pull another.
+        """
+        weights = next(strong.parameters(), torch.empty(0))
+        try:
+            card, _ = find_card(self.zoo, self.model, local_files_only=True)
+            return weaker(strong, self.zoo, card, self.model, weights.device, weights.dtype)
+        except GenzooError as error:
+            from genzoo.hub import HubError  # here alone: most guidances never meet the Hub
+
+            if isinstance(error, HubError) and error.cause == "offline":
+                raise OptionError(f"a guidance fetches nothing; type: genzoo pull {self.model}") from None
+            raise
 
     def _check(self, strong: Denoiser, weak: Denoiser) -> None:
         length = strong.schedule.length
@@ -213,7 +246,7 @@ class Classifier(Naming):
         if "class_labels" not in condition:
             raise OptionError("this model is unconditional, so there is no class to guide to; leave the classifier out")
         labels = condition["class_labels"]
-        extractor = classifier(self.zoo, self.extractor)
+        extractor = classifier(denoiser, self.zoo, self.extractor)
 
         def guided(x: Tensor, t: float) -> Tensor:
             x0 = denoise(x, t)
