@@ -9,8 +9,6 @@ results/guidance.json with what was measured, and its table (.md) and plot (.svg
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,15 +16,12 @@ from typing import Literal, NamedTuple
 import click
 from guidance_page import COLUMNS, markdown, svg
 from pydantic import Field
-from sampling import Bench, Setting, Spent
+from sampling import Bench, Measured, Setting, Spent
 
-from genzoo.bench import environment, now
 from genzoo.cli.arguments import parse_duration
-from genzoo.files import write_whole
-from genzoo.frozen import Count, Frozen, Label, Number, Seq, Text
+from genzoo.frozen import Frozen, Label, Number, Seq
 from genzoo.metric import Estimate, Metric
 from genzoo.registry import default_zoo
-from genzoo.results import Environment
 
 HERE = Path(__file__).parent
 
@@ -97,30 +92,16 @@ class Reading(Frozen):
     scores: dict[str, Estimate]
 
 
-class Control(Frozen):
-    """Everything that was measured, with what it takes to repeat it.
+class Control(Measured):
+    """The curves.
 
     Attributes:
-        made: when, ISO 8601, UTC.
-        command: what repeats it.
-        model, weights: the card's name and the sha256 of its weights.
-        dataset, extractor, digest: what images are compared and recognised with.
-        n: images of each point.
         readings: by curve and strength.
         plain: curves that begin at the plain model on their scheduler.
         left_out: guidance -> why it has no curve.
     """
 
     format: Literal["genzoo.guidance/2"] = "genzoo.guidance/2"
-    made: Label
-    command: Text
-    environment: Environment
-    model: Label
-    weights: Label
-    dataset: Label
-    extractor: Label
-    digest: Label
-    n: Count
     readings: Seq[Reading] = Field(min_length=1)
     plain: Seq[Label]
     left_out: dict[str, str] = Field(default_factory=dict)
@@ -171,24 +152,14 @@ def main(count: int, curves: str, budget: str, work: Path, out: Path) -> None:
         click.echo(f"{spent}; the same command goes on from here", err=True)
     if not found:
         return
-    result = Control(
-        made=now(),
-        command=shlex.join(["python", *sys.argv]),
-        environment=environment("cpu"),
-        model=bench.card.name,
-        weights=bench.weights,
-        dataset=bench.card.data,
-        extractor=bench.extractor.name,
-        digest=bench.extractor.digest,
-        n=count,
+    result = Control.of(
+        bench,
+        count,
         readings=tuple(sorted(found, key=lambda r: (list(FAMILIES).index(r.curve), r.strength or 0))),
         plain=tuple(name for name in names if FAMILIES[name].plain),
         left_out=LEFT_OUT,
     )
-    write_whole(out, result.model_dump_json(indent=1) + "\n")
-    write_whole(out.with_suffix(".md"), markdown(result))
-    write_whole(out.with_suffix(".svg"), svg(result))
-    click.echo(markdown(result))
+    result.publish(out, markdown(result), svg(result))
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ class Ratio(Frozen):
         )  # fmt: skip
 
 
-class Rows(Record):
-    """What a run measured, with what repeats it; a script adds its ``format`` and the ``rows``."""
+class Made(Record):
+    """What a script leaves in a file, with what repeats it; each adds its ``format``."""
 
     format: str
     made: Label
@@ -55,12 +55,19 @@ class Rows(Record):
     environment: Environment
 
     @classmethod
-    def of(cls, rows: Iterable[Any], **more: Any) -> Self:
-        """The rows of this process's own run, on the CPU, with whatever else the script tells of them."""
+    def here(cls, **found: Any) -> Self:
+        """What this process found, on the CPU."""
         command = shlex.join(["python", *sys.argv])
-        return cls.model_validate(
-            {"made": now(), "command": command, "environment": environment("cpu"), "rows": tuple(rows), **more}
-        )
+        return cls.model_validate({"made": now(), "command": command, "environment": environment("cpu"), **found})
+
+
+class Rows(Made):
+    """What a run measured; a script adds the ``rows``."""
+
+    @classmethod
+    def of(cls, rows: Iterable[Any], **more: Any) -> Self:
+        """The rows of this process's own run, with whatever else the script tells of them."""
+        return cls.here(rows=tuple(rows), **more)
 
 
 def interleaved(

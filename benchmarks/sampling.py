@@ -11,17 +11,20 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
+import click
 import torch
 from pydantic import Field
+from ratios import Made
 
 from genzoo.bench import now
 from genzoo.errors import GenzooError, OptionError
-from genzoo.frozen import Frozen, Seq, Text
+from genzoo.files import write_whole
+from genzoo.frozen import Frozen, Seq
 from genzoo.metric import Extractor, Features, Metric, Reference
 from genzoo.registry import Zoo
-from genzoo.results import Count, Environment, Label, Number
+from genzoo.results import Count, Label, Number
 from genzoo.tensors import read, write
 from genzoo.uncertainty import jackknife
 
@@ -141,15 +144,47 @@ class Found(Frozen):
     tried: Count
 
 
-class Curve(Frozen):
-    """Everything that was measured, with what it takes to repeat it.
+class Measured(Made):
+    """What was measured of one model with one extractor.
 
     Attributes:
-        made: when, ISO 8601, UTC.
-        command: what repeats it.
         model, weights: the card's name and the sha256 of its weights.
-        dataset, extractor, digest: what the distances are measured with.
+        dataset, extractor, digest: what images are compared and recognised with.
         n: images of each point.
+    """
+
+    model: Label
+    weights: Label
+    dataset: Label
+    extractor: Label
+    digest: Label
+    n: Count
+
+    @classmethod
+    def of(cls, bench: Bench, n: int, **found: Any) -> Self:
+        """What this process found with a bench and ``n`` images a point."""
+        return cls.here(
+            model=bench.card.name,
+            weights=bench.weights,
+            dataset=bench.card.data,
+            extractor=bench.extractor.name,
+            digest=bench.extractor.digest,
+            n=n,
+            **found,
+        )
+
+    def publish(self, out: Path, table: str, plot: str) -> None:
+        """Write the file, with its table (.md) and plot (.svg) beside it, and show the table."""
+        self.write(out)
+        write_whole(out.with_suffix(".md"), table)
+        write_whole(out.with_suffix(".svg"), plot)
+        click.echo(table)
+
+
+class Curve(Measured):
+    """The solvers' points.
+
+    Attributes:
         points: by scheduler and evaluations.
         lines, guidances: schedulers on their grids, and guidances, that the table shows; other points are a search's.
         missing: scheduler -> evaluations at which it could be, and was not yet, measured.
@@ -159,15 +194,6 @@ class Curve(Frozen):
     """
 
     format: Literal["genzoo.solvers/1"] = "genzoo.solvers/1"
-    made: Label
-    command: Text
-    environment: Environment
-    model: Label
-    weights: Label
-    dataset: Label
-    extractor: Label
-    digest: Label
-    n: Count
     points: Seq[Point]
     lines: Seq[Label] = ()
     guidances: Seq[Label] = ("1",)

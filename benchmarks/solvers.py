@@ -11,8 +11,6 @@ results/solvers.json with what was measured, and its table (.md) and plot (.svg)
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -22,10 +20,8 @@ import torch
 from sampling import Bench, Curve, Difference, Found, Point, Setting, Spent, describe
 from solver_page import column, markdown, svg
 
-from genzoo.bench import environment, now
 from genzoo.cli.arguments import parse_duration
 from genzoo.errors import GenzooError
-from genzoo.files import write_whole
 from genzoo.frozen import Seq
 from genzoo.noise import Noise
 from genzoo.registry import default_zoo
@@ -238,7 +234,6 @@ def earlier(path: Path, bench: Bench, n: int) -> tuple[Found, ...]:
 def outcome(
     bench: Bench,
     n: int,
-    command: str,
     specs: Sequence[str],
     guidances: Sequence[str],
     targets: Sequence[int],
@@ -247,16 +242,9 @@ def outcome(
 ) -> Curve:
     """Everything that was measured with ``n`` images or more, in this run and before."""
     points = bench.at_hand(n)
-    return Curve(
-        made=now(),
-        command=command,
-        environment=environment("cpu"),
-        model=bench.card.name,
-        weights=bench.weights,
-        dataset=bench.card.data,
-        extractor=bench.extractor.name,
-        digest=bench.extractor.digest,
-        n=n,
+    return Curve.of(
+        bench,
+        n,
         points=tuple(sorted(points, key=lambda p: (p.setting.scheduler, p.setting.guidance, p.nfe))),
         lines=tuple(specs),
         guidances=tuple(guidances),
@@ -310,13 +298,9 @@ def main(
                 click.echo(f"{point.nfe:6g} evaluations, {describe(point)}  ({point.seconds:.0f} s)", err=True)
     except Spent as spent:
         click.echo(f"{spent}; the same command goes on from here", err=True)
-    command = shlex.join(["python", *sys.argv])
-    result = outcome(bench, count, command, specs, guidances, targets, skipped, list(found.values()))
+    result = outcome(bench, count, specs, guidances, targets, skipped, list(found.values()))
     if result.points:
-        write_whole(out, result.model_dump_json(indent=1) + "\n")
-        write_whole(out.with_suffix(".md"), markdown(result))
-        write_whole(out.with_suffix(".svg"), svg(result))
-        click.echo(markdown(result))
+        result.publish(out, markdown(result), svg(result))
 
 
 if __name__ == "__main__":
