@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -163,6 +164,11 @@ def joined(device: str = "cpu") -> Iterator[World]:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
+    # Its functions have the group of all processes as a default argument, which is bound when it is first imported: an
+    # optimizer's first step does so, through torch._dynamo. Imported before there is a group, it holds none. Imported
+    # later, it would keep the group alive after its end, and gloo's threads with it, which abort a process that exits
+    # while one of them lets go of a tensor.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group(backend, timeout=PATIENCE)
     world = World(dist.get_rank(), size, device)
     yield world

@@ -118,7 +118,8 @@ def main(out: Path, threads: int) -> None:
             write(out / f"{family}-{world.rank}.safetensors", tensors)
         events = sample(default_zoo(), str(out / "gan"), out / "samples", count=23, shard=5, batch=4, world=world)
         told["samples"] = [(progress.done, progress.mine) for progress in events]
-        (out / f"rank-{world.rank}.json").write_text(json.dumps(told))
+    told["threads"] = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    (out / f"rank-{world.rank}.json").write_text(json.dumps(told))
 
 
 if __name__ == "__main__":
