@@ -111,6 +111,7 @@ class Card(Frozen):
         options: this model's defaults for the generator's ``Options``.
         weights: the safetensors file; absent for a model that needs none.
         data: the registered data set that it was trained on.
+        guides: the card that this one exists to guide, being weaker; a comparison takes it only where it is named.
         licence, paper: of the weights, and where the method was published.
         training, results: how it was made, and what it reaches.
     """
@@ -124,6 +125,7 @@ class Card(Frozen):
     options: Settings = Field(default_factory=dict)
     weights: Asset | None = None
     data: Name | None = None
+    guides: CardName | None = None
     licence: Line
     paper: Line
     training: Training | None = None

@@ -17,9 +17,10 @@ from genzoo.cards import Card
 from genzoo.errors import GenzooError, OptionError, cause, shorten
 from genzoo.evaluate import Evaluator
 from genzoo.events import Event
-from genzoo.generator import DEFAULT_BATCH, check_known, check_specs, fitting_options, read_options
+from genzoo.generator import DEFAULT_BATCH
 from genzoo.generator import Generator as Model
 from genzoo.metric import Features
+from genzoo.options import check_known, check_specs, fitting_options, read_options
 from genzoo.registry import Zoo
 from genzoo.results import ModelResult, Neighbours, Results
 from genzoo.sheets import neighbours_of, sheet_of
@@ -74,9 +75,10 @@ class Request:
 
 
 def fitting_models(zoo: Zoo, dataset: str) -> list[str]:
-    """Names of all models that were trained on a data set, and that make images from noise."""
+    """Names of all models that were trained on a data set, that make images from noise and exist for their own sake."""
     name = data_name(dataset)
-    return [card.name for card in zoo.cards() if card.data == name and not _translates(zoo, card)]
+    cards = (card for card in zoo.cards() if card.data == name and card.guides is None)
+    return [card.name for card in cards if not _translates(zoo, card)]
 
 
 def data_name(dataset: str) -> str:
