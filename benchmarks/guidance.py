@@ -15,8 +15,9 @@ from typing import Literal, NamedTuple
 
 import click
 from guidance_page import COLUMNS, markdown, svg
+from measured import Measured, Setting
 from pydantic import Field
-from sampling import Bench, Measured, Setting, Spent
+from sampling import Bench, Spent
 
 from genzoo.cli.arguments import parse_duration
 from genzoo.frozen import Frozen, Label, Number, Seq
@@ -63,15 +64,13 @@ FAMILIES = {
     "negative": Family("negative:scale={},labels=6"),
     "classifier": Family("classifier:extractor=fashion-classifier,scale={}", strengths=(0.25, 0.5, 1.0, 2.0)),
     "chain": Family("chain:parts=apg:scale={}+interval:low=0.3;high=5+threshold", plain=False),
+    "autoguidance": Family("autoguidance:model=ddpm.fashion-mnist-weak,scale={}", strengths=(1.25, 1.5, 2.0, 3.0)),
     "cfg, ddim": Family("cfg:scale={}", FIRST_ORDER),
     "cfgpp, ddim": Family("cfgpp:scale={}", FIRST_ORDER, (0.4, 0.6, 0.8, 1.0), plain=False),
 }
 
 #: What is registered and has no curve.
-LEFT_OUT = {
-    "none": "it is the plain model",
-    "autoguidance": "no weaker card of the same noise schedule and patch is shipped that it could be led away from",
-}
+LEFT_OUT = {"none": "it is the plain model"}
 
 
 class Reading(Frozen):
@@ -141,7 +140,7 @@ def main(count: int, curves: str, budget: str, work: Path, out: Path) -> None:
     names = [name.strip() for name in curves.split(";") if name.strip()] or list(FAMILIES)
     if not set(names) <= FAMILIES.keys():
         raise click.BadParameter(f"write some of {'; '.join(FAMILIES)}", param_hint="--curves")
-    bench = Bench(default_zoo(), MODEL, work, parse_duration(budget))
+    bench = Bench(default_zoo(), MODEL, work, parse_duration(budget, "--budget"))
     found: list[Reading] = []
     try:
         for reading in readings(bench, names, count):

@@ -8,8 +8,9 @@ from typing import Any
 
 import diffusers
 import torch
+from measured import Setting
 from peers import ARCHITECTURES
-from sampling import Bench, Setting
+from sampling import Bench
 from torch import Tensor
 
 from genzoo.errors import OptionError

@@ -11,20 +11,21 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Any, cast
 
-import click
 import torch
-from pydantic import Field
-from ratios import Made
+from measured import Curve as Curve
+from measured import Difference, Point, Setting
+from measured import Found as Found
+from measured import Measured as Measured
+from measured import describe as describe
 
+from genzoo import evaluate
 from genzoo.bench import now
 from genzoo.errors import GenzooError, OptionError
-from genzoo.files import write_whole
-from genzoo.frozen import Frozen, Seq
-from genzoo.metric import Extractor, Features, Metric, Reference
+from genzoo.images import to_bytes
+from genzoo.metric import Features, Metric
 from genzoo.registry import Zoo
-from genzoo.results import Count, Label, Number
 from genzoo.tensors import read, write
 from genzoo.uncertainty import jackknife
 
@@ -32,175 +33,6 @@ BATCH = 64
 
 #: Of the jackknife for the difference of two settings.
 FOLDS = 25
-
-
-class Setting(Frozen):
-    """One way of sampling.
-
-    Attributes:
-        scheduler: a registered name with its options, as "unipc:spacing=trailing".
-        steps: of the scheduler.
-        guidance: a scale, or a registered name with options.
-    """
-
-    scheduler: Label
-    steps: Annotated[int, Field(ge=1, le=100_000)]
-    guidance: Label = "1"
-
-    @property
-    def name(self) -> str:
-        """The scheduler's name alone."""
-        return self.scheduler.partition(":")[0]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """As ``generate`` takes them."""
-        bare = self.guidance.replace(".", "", 1).isdecimal()
-        guidance = float(self.guidance) if bare else self.guidance
-        return {"scheduler": self.scheduler, "steps": self.steps, "guidance": guidance}
-
-
-class Point(Frozen):
-    """A setting, measured.
-
-    Attributes:
-        setting: of the sampling.
-        nfe: evaluations of the network per image.
-        start: the first seed; the others follow it.
-        n: images, the classes in turn.
-        value, low, high: the Frechet distance with its 95 % interval.
-        accuracy: per cent of the images that the extractor takes for their class.
-        seconds: that the images took, on a machine that may have had other work.
-        made: when, ISO 8601, UTC.
-    """
-
-    setting: Setting
-    nfe: Number
-    start: Count = 0
-    n: Count
-    value: Number
-    low: Number | None
-    high: Number | None
-    accuracy: Number | None
-    seconds: Number
-    made: Label
-
-
-class Difference(Frozen):
-    """A setting's distance minus the anchor's, over the same seeds.
-
-    The interval is the delete-a-fold jackknife's over sets of one image of each class, which leave both settings
-    together: what classes and seeds do to both alike is not in it.
-
-    Attributes:
-        setting: of the sampling.
-        start, n: the seeds.
-        value, low, high: the difference with its 95 % interval; below 0 the setting is nearer to the data.
-        distance, anchor: the two distances.
-    """
-
-    setting: Setting
-    start: Count = 0
-    n: Count
-    value: Number
-    low: Number | None
-    high: Number | None
-    distance: Number
-    anchor: Number
-
-    @property
-    def verdict(self) -> str:
-        """What the interval shows."""
-        if self.low is None or self.high is None:
-            return "too few images"
-        if self.high < 0:
-            return "nearer to the data"
-        return "farther from the data" if self.low > 0 else "not told apart"
-
-    @property
-    def interval(self) -> str:
-        """The difference with its interval, for a reader."""
-        span = "" if self.low is None or self.high is None else f" [{self.low:+.3f}, {self.high:+.3f}]"
-        return f"{self.value:+.3f}{span}"
-
-
-class Found(Frozen):
-    """What a search found.
-
-    Attributes:
-        within: "genzoo", everything that is registered; "diffusers", only what it has too.
-        goal: the Frechet distance to reach, the anchor's on the seeds of the search.
-        point: the cheapest setting that reaches it there and on fresh seeds; null where none did.
-        fresh: its difference from the anchor on as many seeds that took no part in the choice.
-        unconfirmed: settings that reached it in the search and not on the fresh seeds.
-        tried: settings that were looked at.
-    """
-
-    within: Literal["genzoo", "diffusers"]
-    goal: Number
-    point: Point | None
-    fresh: Difference | None = None
-    unconfirmed: Seq[Difference] = ()
-    tried: Count
-
-
-class Measured(Made):
-    """What was measured of one model with one extractor.
-
-    Attributes:
-        model, weights: the card's name and the sha256 of its weights.
-        dataset, extractor, digest: what images are compared and recognised with.
-        n: images of each point.
-    """
-
-    model: Label
-    weights: Label
-    dataset: Label
-    extractor: Label
-    digest: Label
-    n: Count
-
-    @classmethod
-    def of(cls, bench: Bench, n: int, **found: Any) -> Self:
-        """What this process found with a bench and ``n`` images a point."""
-        return cls.here(
-            model=bench.card.name,
-            weights=bench.weights,
-            dataset=bench.card.data,
-            extractor=bench.extractor.name,
-            digest=bench.extractor.digest,
-            n=n,
-            **found,
-        )
-
-    def publish(self, out: Path, table: str, plot: str) -> None:
-        """Write the file, with its table (.md) and plot (.svg) beside it, and show the table."""
-        self.write(out)
-        write_whole(out.with_suffix(".md"), table)
-        write_whole(out.with_suffix(".svg"), plot)
-        click.echo(table)
-
-
-class Curve(Measured):
-    """The solvers' points.
-
-    Attributes:
-        points: by scheduler and evaluations.
-        lines, guidances: schedulers on their grids, and guidances, that the table shows; other points are a search's.
-        missing: scheduler -> evaluations at which it could be, and was not yet, measured.
-        goal: what has 10 evaluations against the anchor, the best first; and the best again on fresh seeds.
-        skipped: scheduler -> why it is not there.
-        found: of the searches.
-    """
-
-    format: Literal["genzoo.solvers/1"] = "genzoo.solvers/1"
-    points: Seq[Point]
-    lines: Seq[Label] = ()
-    guidances: Seq[Label] = ("1",)
-    missing: dict[str, Seq[Count]] = Field(default_factory=dict)
-    goal: Seq[Difference] = ()
-    skipped: dict[str, str] = Field(default_factory=dict)
-    found: Seq[Found] = ()
 
 
 class Spent(GenzooError):
@@ -231,13 +63,8 @@ class Bench:
             raise OptionError(f"{model} is no diffusion model with weights; name one, see genzoo list")
         self.card = self.model.card
         self.weights = self.model.card.weights.sha256
-        extractors = (cast(Extractor, zoo.make("extractor", name)) for name in zoo.names("extractor"))
-        fit = next((e for e in extractors if e.reference(self.card.data, "test") is not None), None)
-        if fit is None:
-            raise OptionError(f"no extractor ships a reference for {self.card.data!r}; see genzoo plugins")
-        self.extractor = fit
-        real = cast(Features, fit.reference(self.card.data, "test"))
-        self.reference = Reference(real.vectors, real.logits, real.labels)
+        self.extractor = evaluate.find_extractor(zoo, None, self.card.data)
+        self.reference = evaluate.load_reference(zoo, self.extractor, self.card.data, train=False)
         self.metrics: dict[str, Metric] = {name: zoo.make("metric", name) for name in ("frechet", "label-accuracy")}
         self.rate = 0.0  # seconds an image and evaluation, of the last that was measured
 
@@ -399,22 +226,10 @@ class Bench:
             self.rate = took / (count * nfe)
             seconds, done = seconds + took, done + count
             # Through bytes, as they would be saved.
-            parts.append(self.extractor.over(images.add(1).mul(127.5).round().div(127.5).sub(1)))
-            seen = joined(parts)
+            parts.append(evaluate.features_of(self.extractor, to_bytes(images)))
+            seen = Features.joined(parts)
             self.work.mkdir(parents=True, exist_ok=True)
             tensors = {"vectors": seen.vectors, "logits": cast(torch.Tensor, seen.logits)}
             write(self._file(setting), tensors, {"seconds": str(seconds)})
             parts = [seen]
-        return joined(parts), seconds
-
-
-def joined(parts: Sequence[Features]) -> Features:
-    """Features one after the other."""
-    logits = [part.logits for part in parts if part.logits is not None]
-    return Features(torch.cat([part.vectors for part in parts]), torch.cat(logits) if logits else None)
-
-
-def describe(point: Point) -> str:
-    """A point on one line."""
-    setting = point.setting
-    return f"{setting.scheduler}, {setting.steps} steps, guidance {setting.guidance}: {point.value:.4f}"
+        return Features.joined(parts), seconds

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sampling import Curve, Difference, Found, Point, describe
+from measured import Curve, Difference, Found, Point, describe
 
 #: Evaluations that a column stands for: methods of two evaluations a step miss an even number by one.
 COLUMNS = (5, 8, 10, 15, 20, 50, 100, 250, 1000)

@@ -187,8 +187,8 @@ def search(
 def against_anchor(bench: Bench, points: Sequence[Point], specs: Sequence[str], n: int) -> list[Difference]:
     """Each unguided line's point of 10 evaluations against the anchor on the same seeds, the best first.
 
-    The best of many is flattered by the seeds that it was picked on: it follows once more on the n seeds after them,
-    which had no part in it.
+    The best of many is flattered by the seeds that it was picked on: it follows once more on those after them that the
+    anchor was measured on, which had no part in it.
     """
     ten = [point.setting for point in points if point.nfe == 10 and point.setting.scheduler in specs]
     ten = [setting for setting in ten if setting.guidance == ANCHOR.guidance]
@@ -196,9 +196,9 @@ def against_anchor(bench: Bench, points: Sequence[Point], specs: Sequence[str], 
         return []
     found = sorted((bench.difference(setting, ANCHOR, n) for setting in ten), key=lambda found: found.value)
     anchor, best = bench.kept(ANCHOR)[0], found[0].setting
-    if anchor is not None and len(anchor) >= 2 * n:
+    if anchor is not None and len(anchor) > n:
         try:
-            found.append(bench.difference(best, ANCHOR, n, start=n))
+            found.append(bench.difference(best, ANCHOR, len(anchor) - n, start=n))
         except Spent:
             click.echo(f"no time for fresh seeds of {best.scheduler}", err=True)
     return found

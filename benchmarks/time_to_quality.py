@@ -15,18 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 import click
+from measured import Curve, Difference, Measured, Setting
 from peer_sampling import PeerBench
-from ratios import Ratio, Rows, interleaved
-from sampling import Bench, Curve, Difference, Setting
+from ratios import Ratio, interleaved
+from sampling import Bench
 from solvers import ANCHOR
 
 from genzoo.errors import ResultsError
-from genzoo.frozen import Count, Frozen, Label, Number, Seq
+from genzoo.frozen import Count, Frozen, Number, Seq
 from genzoo.registry import default_zoo
-from genzoo.results import median
 
 HERE = Path(__file__).parent
 
@@ -74,23 +75,17 @@ class Race(Frozen):
     timed: Count | None = None
 
 
-class Races(Rows):
+class Races(Measured):
     """All of a run.
 
     Attributes:
-        model, weights, extractor, digest: what was sampled and what judged it.
-        start, n: the seeds of the check, which took no part in the searches' choices.
+        start: the first of the n seeds of the check, which took no part in the searches' choices.
         goal: DDPM's distance on them.
         genzoo: the way that the rows hold against others.
     """
 
-    format: Literal["genzoo.time-to-quality/1"] = "genzoo.time-to-quality/1"
-    model: Label
-    weights: Label
-    extractor: Label
-    digest: Label
+    format: Literal["genzoo.time-to-quality/2"] = "genzoo.time-to-quality/2"
     start: Count
-    n: Count
     goal: Number
     genzoo: Party
     rows: Seq[Race]
@@ -143,7 +138,7 @@ def race(ours: Bench, mine: Setting, theirs: Bench, rival: Party, batch: int, re
     return Race(
         rival=rival,
         batch=batch,
-        seconds=1000 / batch * median(list(faster.first)),
+        seconds=1000 / batch * median(faster.first),
         rival_seconds=1000 / batch * median(whole),
         faster=faster,
         timed=timed,
@@ -173,6 +168,8 @@ def main(solvers: Path, batches: str, repetitions: int, work: Path, out: Path) -
     check, fresh = check_of(curve, "genzoo"), check_of(curve, "diffusers")
     given = (default_zoo(), curve.model, work, 1e6)
     bench, benches = Bench(*given), [PeerBench(*given, clips=clips) for clips in (False, True)]
+    if (curve.weights, curve.digest) != (bench.weights, bench.extractor.digest):
+        raise ResultsError(f"{solvers} is of other weights or another extractor; search again with solvers.py --search")
     mine = Party(
         library="genzoo", setting=check.setting, clips=True, nfe=bench.nfe(check.setting), distance=check.distance
     )
@@ -184,17 +181,7 @@ def main(solvers: Path, batches: str, repetitions: int, work: Path, out: Path) -
         for theirs, rival in rivals:
             rows.append(race(bench, mine.setting, theirs, rival, batch, repetitions))
             click.echo(line(rows[-1], check.anchor))
-    Races.of(
-        rows,
-        model=curve.model,
-        weights=curve.weights,
-        extractor=curve.extractor,
-        digest=curve.digest,
-        start=check.start,
-        n=check.n,
-        goal=check.anchor,
-        genzoo=mine,
-    ).write(out)
+    Races.of(bench, check.n, start=check.start, goal=check.anchor, genzoo=mine, rows=tuple(rows)).write(out)
 
 
 if __name__ == "__main__":

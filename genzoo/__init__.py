@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from genzoo.formats import Format as Format
     from genzoo.frozen import Frozen as Frozen
     from genzoo.generator import Generator as Generator
-    from genzoo.generator import Options as Options
     from genzoo.guidance import Guidance as Guidance
     from genzoo.metric import Estimate as Estimate
     from genzoo.metric import Extractor as Extractor
     from genzoo.metric import Metric as Metric
     from genzoo.noise import Noise as Noise
+    from genzoo.options import Options as Options
     from genzoo.recipe import Recipe as Recipe
     from genzoo.registry import Zoo as Zoo
     from genzoo.schedule import NoiseSchedule as NoiseSchedule
@@ -53,7 +53,7 @@ _HOMES = {
     "Metric": "metric",
     "Noise": "noise",
     "NoiseSchedule": "schedule",
-    "Options": "generator",
+    "Options": "options",
     "Recipe": "recipe",
     "Scheduler": "scheduler",
     "Zoo": "registry",

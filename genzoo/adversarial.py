@@ -15,7 +15,7 @@ from genzoo.data import Images
 from genzoo.frozen import Frozen, Share
 from genzoo.generator import Generator
 from genzoo.losses import AdversarialLoss, r1_penalty
-from genzoo.recipe import Batch, LearningRate, Recipe, check_fit, update_average
+from genzoo.recipe import Batch, LearningRate, Recipe, check_fit, descend, update_average
 
 
 class AdversarialConfig(Frozen):
@@ -108,8 +108,6 @@ class AdversarialRecipe(Recipe):
 
     def step(self, batch: Batch, noise: torch.Generator) -> dict[str, float]:
         config, size = self.config, len(batch.images)
-        config.rate.apply(self.optimizer, batch.step, self.steps)
-        (config.rate_d or config.rate).apply(self.optimizer_d, batch.step, self.steps)
         labels = batch.labels if self.model.num_classes else None
         fake = self.draw(labels, size, noise)
         values = self._step_discriminator(batch.images, fake.detach(), labels, batch.step, noise)
@@ -117,7 +115,8 @@ class AdversarialRecipe(Recipe):
         self.discriminator.requires_grad_(False)
         loss = self.loss.generator(self.discriminator(self.shown(fake, noise), labels))
         regulariser = self.regularise(labels, batch.step, size, noise)
-        _descend(self.optimizer, loss if regulariser is None else loss + regulariser)
+        total = loss if regulariser is None else loss + regulariser
+        descend(total, self.optimizer, config.rate.at(batch.step, self.steps))
         self.discriminator.requires_grad_(True)
         update_average(self.average, self.model, config.average, batch.step)
         return {"loss": float(loss.detach()), **values}
@@ -134,7 +133,7 @@ class AdversarialRecipe(Recipe):
         loss = total = self.loss.discriminator(real_logits, fake_logits)
         if lazy:
             total = loss + 0.5 * config.r1 * config.r1_every * r1_penalty(real_logits, real)
-        _descend(self.optimizer_d, total)
+        descend(total, self.optimizer_d, (config.rate_d or config.rate).at(step, self.steps))
         real_logits, fake_logits = real_logits.detach(), fake_logits.detach()
         return {
             "loss_d": float(loss.detach()),
@@ -148,9 +147,3 @@ class AdversarialRecipe(Recipe):
         labels = [i % count for i in range(40)] if count else None
         images: Tensor = self.average.generate(range(40), labels=labels)
         return images
-
-
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -19,8 +20,6 @@ MOST = 2000
 
 #: A file younger than this is not remembered: a later write within the clock's grain would leave its times as they are.
 SETTLED = 2.0
-
-_remembered: dict[str, str] | None = None
 
 
 def cache_folder() -> Path:
@@ -55,13 +54,14 @@ class State:
 
 def remembered(state: State, what: str, work: Callable[[], str]) -> str:
     """A short text about a file in that state, worked out once: ``what`` names it."""
-    key, known = f"{what}:{state.key}", _load()
+    path = _path()
+    key, known = f"{what}:{state.key}", known_of(path)
     if key not in known:
         found = work()
         if not state.settled:
             return found
         known[key] = found
-        _store(known)
+        _store(known, path)
     return known[key]
 
 
@@ -77,31 +77,29 @@ def digest(file: io.BufferedReader) -> str:
     return remembered(State.of(file), "sha256", work)
 
 
-def forget() -> None:
-    """Read what is remembered anew at the next call."""
-    global _remembered
-    _remembered = None
+def _path() -> Path | None:
+    """Where it is remembered from process to process; None for a user without a home folder."""
+    try:
+        return cache_folder() / "digests.json"
+    except RuntimeError:
+        return None
 
 
-def _path() -> Path:
-    return cache_folder() / "digests.json"
+@functools.cache
+def known_of(path: Path | None) -> dict[str, str]:
+    """What a file remembers, read once a process; nothing where it cannot be read. What is found out later is added."""
+    try:
+        read = json.loads(path.read_text()) if path is not None else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    pairs = read.items() if isinstance(read, dict) else ()
+    return {key: value for key, value in pairs if isinstance(value, str) and len(value) <= 64}
 
 
-def _load() -> dict[str, str]:
-    global _remembered
-    if _remembered is None:
-        try:
-            read = json.loads(_path().read_text())
-            pairs = read.items() if isinstance(read, dict) else ()
-            _remembered = {k: v for k, v in pairs if isinstance(v, str) and len(v) <= 64}
-        except (OSError, ValueError, RecursionError, RuntimeError):
-            _remembered = {}
-    return _remembered
-
-
-def _store(known: dict[str, str]) -> None:
+def _store(known: dict[str, str], path: Path | None) -> None:
     for old in list(known)[:-MOST]:
         del known[old]
     # A cache that cannot be written costs time, nothing else.
-    with contextlib.suppress(OSError, RuntimeError):
-        write_whole(_path(), json.dumps(known))
+    with contextlib.suppress(OSError):
+        if path is not None:
+            write_whole(path, json.dumps(known))

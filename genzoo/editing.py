@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genzoo.errors import OptionError
+from genzoo.errors import OptionError, quoted
 from genzoo.frozen import Frozen
 from genzoo.noise import Noise
 from genzoo.scheduler import Denoise, Grid, Level, Scheduler
@@ -161,7 +161,7 @@ def read_edit(
     editor = method if isinstance(method, Editor) else make(str(method))
     strength = editor.usual_strength(mask is not None) if strength is None else strength
     if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
-        raise OptionError(f"strength={strength!r} is out of range; give 0 (the image) to 1")
+        raise OptionError(f"strength={quoted(strength)} is out of range; give 0 (the image) to 1")
     return Edit(images.float(), chosen, float(strength), editor)
 
 

@@ -32,7 +32,7 @@ class UnknownName(GenzooError):
             advice = f"known: {', '.join(known[:MOST_NAMES])}{more}"
         else:
             advice = "none is registered"
-        super().__init__(f"no {kind} named {name!r}; {advice}{' ' + hint if hint else ''}")
+        super().__init__(f"no {kind} named {quoted(name)}; {advice}{' ' + hint if hint else ''}")
         self.kind, self.name = kind, name
 
 
@@ -80,7 +80,7 @@ def explain(error: ValidationError, what: str, model: Any = None) -> str:
             close = nearest(str(item["loc"][-1]), _fields(model, item["loc"][:-1]))
             parts.append(f"{key}: unknown key" + (f"; did you mean {close!r}?" if close else ""))
         else:
-            shown = "" if item["type"] == "missing" else f" (got {shorten(repr(item['input']), 60)})"
+            shown = "" if item["type"] == "missing" else f" (got {quoted(item['input'], 60)})"
             parts.append(f"{key}: {item['msg'].removeprefix('Value error, ')}{shown}")
     more = f"; and {len(found) - MOST_FAULTS} more" if len(found) > MOST_FAULTS else ""
     return f"{what}: " + "; ".join(parts) + more
@@ -119,6 +119,11 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
 def shorten(text: str, most: int) -> str:
     """The text, or its beginning and three dots."""
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def quoted(value: Any, most: int = 80) -> str:
+    """What was given, as an error shows it: text in quotation marks; of a long one the beginning."""
+    return repr(shorten(value, most)) if isinstance(value, str) else shorten(repr(value), most)
 
 
 def printable(text: str) -> str:

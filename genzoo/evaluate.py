@@ -250,7 +250,6 @@ def mean(estimates: Sequence[Estimate]) -> Estimate:
     low_r)^2) / R, and so above. It is none where one of them has none. ``n`` is that of a single set. The value in a
     class is the mean over the sets where it is known.
     """
-
     if len(estimates) == 1:
         return estimates[0]
 

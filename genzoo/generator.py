@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
-from pydantic import Field, Strict, ValidationError
 from torch import Tensor, nn
 
 from genzoo.editing import Edit, Editor, read_edit
-from genzoo.errors import OptionError, UnknownName, explain
+from genzoo.errors import OptionError, UnknownName
 from genzoo.frozen import Frozen
 from genzoo.interpolation import Way, stops
-from genzoo.layout import lay_out
 from genzoo.noise import Noise, Start
+from genzoo.options import Options as Options
+from genzoo.options import plain, read_options
+from genzoo.part import DEFAULT_BATCH as DEFAULT_BATCH
+from genzoo.part import Part, batch_size
+from genzoo.part import evaluating as evaluating
 
 if TYPE_CHECKING:
     from genzoo.cards import Card
     from genzoo.registry import Zoo
-
-#: Images per network call where the caller does not say: large enough to fill a CPU, small enough for any memory.
-DEFAULT_BATCH = 64
-
-
-class Options(Frozen):
-    """What every generator can be asked per call. A family adds its own fields, each described and defaulted."""
-
-    labels: Annotated[
-        Annotated[tuple[int | str, ...], Strict(False)] | int | str | None,
-        Field(description="class numbers or names, one or one per image; by default each seed draws its own"),
-    ] = None
 
 
 #: Options under a name that Generator's own attribute does not hide.
@@ -205,11 +193,7 @@ class Generator(nn.Module, ABC):
     ) -> Iterator[Tensor]:
         """``generate`` batch by batch, on the CPU's side of memory: for progress bars and runs larger than memory."""
         for part in self._parts(seeds, noise=noise, batch=batch, exact=exact, **options):
-            with evaluating(self), torch.inference_mode():
-                # Of all but the last step nothing is kept, made presentable or even looked at.
-                last = deque(part.steps(self), maxlen=1).pop()
-                images = part.shown(last).cpu()
-            yield images.clone()
+            yield part.result(self)
 
     @final
     def trajectories(
@@ -223,7 +207,7 @@ class Generator(nn.Module, ABC):
     ) -> Iterator[Iterator[Tensor]]:
         """For each batch, its images after every step: what ``generate`` returns, as it comes into being."""
         for part in self._parts(seeds, noise=noise, batch=batch, exact=exact, **options):
-            yield self._watched(part)
+            yield part.trajectory(self)
 
     def _parts(
         self,
@@ -241,15 +225,13 @@ class Generator(nn.Module, ABC):
         if seeds is None:
             rows_given = noise if noise is not None else edit
             seeds = range(len(rows_given)) if rows_given is not None else (0,)
-        seeds = _plain(seeds)
+        seeds = plain(seeds)
         everything = Noise(tuple(seeds) if isinstance(seeds, Iterable) else (seeds,))
         if not len(everything):
             raise OptionError("no seeds: give at least one")
         if noise is not None and len(noise) != len(everything):
             raise OptionError(f"noise has {len(noise)} rows for {len(everything)} seeds; give one row per seed")
-        size = DEFAULT_BATCH if batch is None else batch
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise OptionError(f"batch={batch!r} is out of range; give 1 or more")
+        size = batch_size(batch)
         edit = None if edit is None else edit.spread(len(everything))
         labels = self.label_numbers(wanted.labels, everything)
         for start in range(0, len(everything), size):
@@ -332,97 +314,3 @@ class Generator(nn.Module, ABC):
         from genzoo.publish import push
 
         return push(self, repo_id, private=private, token=token, create_pr=create_pr)
-
-    def _watched(self, part: Part) -> Iterator[Tensor]:
-        """The images of a batch after every step."""
-        steps = part.steps(self)
-        while True:
-            # The mode is set around every step, so that a consumer's code between two steps never runs inside it.
-            with evaluating(self), torch.inference_mode():
-                images = next(steps, None)
-                if images is None:
-                    return
-                shown = part.shown(images)
-            yield shown.clone()
-
-
-@dataclass(frozen=True)
-class Part:
-    """One batch of what was asked for.
-
-    Attributes:
-        noise: its random streams.
-        options: the family's options, with the batch's own labels.
-        keep: how many of its rows were asked for; the rest only fill it.
-        edit: how given images are to be changed, where they are.
-    """
-
-    noise: Noise
-    options: _Options
-    keep: int
-    edit: Edit | None
-
-    def steps(self, model: Generator) -> Iterator[Tensor]:
-        """The model's own images as they come into being."""
-        if self.edit is None:
-            return model.sample(self.noise, self.options)
-        return model.edit(self.noise, self.options, self.edit)
-
-    def shown(self, images: Tensor) -> Tensor:
-        """The rows that were asked for, float32 in [-1, 1]."""
-        out = images[: self.keep].float().clamp(-1, 1)
-        return out if self.edit is None else self.edit.kept(out)
-
-
-def read_options(family: type[Generator], card: Card | None, given: Mapping[str, Any]) -> _Options:
-    """A family's options: its defaults, overridden by the card's, overridden by ``given``: ``Generator.options``."""
-    defaults = dict(card.options) if card is not None else {}
-    given = {key: _plain(value) for key, value in given.items()}
-    name = card.name if card is not None else family.__name__
-    unknown = [key for key in given if key not in family.Options.model_fields]
-    if unknown:
-        raise OptionError(str(UnknownName("option", unknown[0], family.Options.model_fields)) + f" ({name})")
-    try:
-        return family.Options(**{**defaults, **given})
-    except ValidationError as error:
-        raise OptionError(explain(error, f"options of {name}")) from None
-
-
-def check_known(options: Iterable[str], families: Iterable[type[Generator]]) -> None:
-    """Raises OptionError for an option that no family knows: a mistake, not a wish for somebody else."""
-    known = {key for family in families for key in family.Options.model_fields}
-    for key in options:
-        if key not in known:
-            raise OptionError(f"none of these models has an option {key!r}; known: {', '.join(sorted(known))}")
-
-
-def check_specs(zoo: Zoo, options: Mapping[str, Any]) -> None:
-    """Raises GenzooError for a scheduler or a guidance that nobody brings, or whose settings are wrong."""
-    for kind in ("scheduler", "guidance"):
-        if isinstance(options.get(kind), str):
-            zoo.make(kind, options[kind])
-
-
-def fitting_options(family: type[Generator], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that a family knows; a GAN has no steps, and that is no mistake."""
-    return {key: value for key, value in options.items() if key in family.Options.model_fields}
-
-
-def _plain(value: Any) -> Any:
-    """Tensors and arrays as lists or bare numbers, which is what is checked."""
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Every submodule in evaluation mode inside the block, each in its own former mode afterwards."""
-    lay_out(module)
-    training = [m for m in module.modules() if m.training]
-    # Setting the mode of every module takes a tenth of a small network's own time, and this stands around every step.
-    if training:
-        module.eval()
-    try:
-        yield
-    finally:
-        for m in training:
-            m.training = True

@@ -10,11 +10,11 @@ from pydantic import Field, ValidationError
 
 from genzoo import cards
 from genzoo.cards import Asset, Line, Sha256
-from genzoo.errors import GenzooError, explain, shorten
+from genzoo.errors import GenzooError, explain, quoted
 from genzoo.files import open_regular, write_whole
 from genzoo.frozen import Frozen
 from genzoo.noise import SEED_LIMIT
-from genzoo.results import Environment
+from genzoo.record import Environment
 
 MOST_IMAGES = 10_000_000
 MAX_MANIFEST = 4 << 30
@@ -91,7 +91,7 @@ def differences(begun: Manifest, wanted: Manifest) -> list[str]:
     """In words, what of that on which the bytes depend is not the same."""
     there, here = _on_which_bytes_depend(begun), _on_which_bytes_depend(wanted)
     return [
-        f"{key} {shorten(repr(there.get(key)), 80)} there, {shorten(repr(here.get(key)), 80)} now"
+        f"{key} {quoted(there.get(key))} there, {quoted(here.get(key))} now"
         for key in sorted(there.keys() | here.keys())
         if there.get(key) != here.get(key)
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from genzoo.errors import ResultsError, shorten
+from genzoo.errors import ResultsError, quoted
 from genzoo.results import Environment, ModelResult, Results, Stability
 
 #: What results must share: two numbers that differ in one of these answer two questions.
@@ -58,13 +58,9 @@ def _agree(one: tuple[str, Any], other: tuple[str, Any], keys: Sequence[str]) ->
         a, b = getattr(one[1], key), getattr(other[1], key)
         if a != b:
             raise ResultsError(
-                f"these cannot be compared: {key} is {_shown(a)} in {one[0]} and {_shown(b)} in {other[0]}; "
+                f"these cannot be compared: {key} is {quoted(a)} in {one[0]} and {quoted(b)} in {other[0]}; "
                 "report them apart, or measure both alike"
             )
-
-
-def _shown(value: Any) -> str:
-    return shorten(repr(value), 70)
 
 
 def _rows(compared: Sequence[tuple[str, Results]]) -> Iterator[ModelResult]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -38,6 +38,17 @@ class Features:
             return None if tensor is None else tensor[rows]
 
         return Features(self.vectors[rows], pick(self.logits), pick(self.labels))
+
+    @staticmethod
+    def joined(parts: Sequence[Features]) -> Features:
+        """All parts, one after the other; with logits or labels where every part has them."""
+
+        def together(tensors: Sequence[Tensor | None]) -> Tensor | None:
+            known = [tensor for tensor in tensors if tensor is not None]
+            return torch.cat(known) if len(known) == len(tensors) else None
+
+        vectors = torch.cat([part.vectors for part in parts])
+        return Features(vectors, together([part.logits for part in parts]), together([part.labels for part in parts]))
 
 
 @dataclass(frozen=True)
@@ -98,8 +109,7 @@ class Extractor(ABC):
         """``extract`` in batches, without gradients."""
         with torch.inference_mode():
             parts = [self.extract(part) for part in torch.split(images, batch)]
-        logits = None if parts[0].logits is None else torch.cat([p.logits for p in parts if p.logits is not None])
-        return Features(torch.cat([part.vectors for part in parts]), logits)
+        return Features.joined(parts)
 
 
 class Estimate(Frozen):

@@ -10,7 +10,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from genzoo.errors import OptionError
+from genzoo.errors import OptionError, quoted
 
 #: torch's CPU generator keeps 32 bits of a seed: s and s + 2**32 would be one stream, so larger seeds are refused.
 SEED_LIMIT = 2**32
@@ -23,9 +23,9 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
         try:
             value = operator.index(seed)
         except TypeError:
-            raise OptionError(f"a seed is an integer, not {seed!r}") from None
+            raise OptionError(f"a seed is an integer, not {quoted(seed)}") from None
         if isinstance(seed, bool):
-            raise OptionError(f"a seed is an integer, not {seed!r}")
+            raise OptionError(f"a seed is an integer, not {quoted(seed)}")
         if not 0 <= value < SEED_LIMIT:
             raise OptionError(f"seed {value} is out of range; give 0 to {SEED_LIMIT - 1}")
         checked.append(value)

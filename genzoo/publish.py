@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from genzoo.formats import Format
     from genzoo.generator import Generator
+    from genzoo.registry import Zoo
 
 README = "README.md"
 SAMPLES = "samples.png"
@@ -50,7 +51,8 @@ def save(
 
     if model.card is None:
         raise CardError("this model has no card to be saved with; give it one: model.card = genzoo.Card(...)")
-    form: Format = (model.zoo or default_zoo()).find("format", layout)()
+    zoo = model.zoo or default_zoo()
+    form: Format = zoo.find("format", layout)()
     tensors: Mapping[str, Tensor] = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     shown = _samples(model, model.card) if samples else None
     with _told_full(folder, sum(tensor.nbytes for tensor in tensors.values())):
@@ -60,7 +62,7 @@ def save(
 
             save_png(folder / SAMPLES, shown)
         name = f"hf:{repo}" if repo else f"./{folder.name}"
-        write_whole(folder / README, readme(model.card, layout, name, samples=samples))
+        write_whole(folder / README, readme(model.card, layout, name, samples=samples, zoo=zoo))
     return folder
 
 
@@ -131,12 +133,30 @@ def push(
     return str(done.pr_url or done.commit_url)
 
 
-def readme(card: Card, layout: str = "genzoo", name: str = "hf:OWNER/NAME", *, samples: bool = False) -> str:
-    """The model card that the Hub shows: what it is, how to use it, what it reaches and how it was made."""
+def readme(
+    card: Card,
+    layout: str = "genzoo",
+    name: str = "hf:OWNER/NAME",
+    *,
+    samples: bool = False,
+    zoo: Zoo | None = None,
+) -> str:
+    """The model card that the Hub shows: what it is, how to use it, what it reaches and how it was made.
+
+    Args:
+        card: of the model.
+        layout: that its folder has.
+        name: that the example loads.
+        samples: whether ``samples.png`` lies beside it.
+        zoo: where the generator is looked up; the usual one by default.
+    """
+    from genzoo.registry import default_zoo
+
+    family: type[Generator] = (zoo or default_zoo()).find("generator", card.generator)
     front: dict[str, Any] = {
         "license": card.licence.lower() if card.licence != "unknown" else "other",
         "library_name": "diffusers" if layout == "diffusers" else "genzoo",
-        "pipeline_tag": "image-to-image" if family(card).takes_images else "unconditional-image-generation",
+        "pipeline_tag": "image-to-image" if family.takes_images else "unconditional-image-generation",
         "tags": ["genzoo", card.generator],
     }
     parts = [
@@ -146,7 +166,7 @@ def readme(card: Card, layout: str = "genzoo", name: str = "hf:OWNER/NAME", *, s
     ]
     if samples:
         parts.append(f"![samples of seeds 0 to {SHOWN - 1}]({SAMPLES})\n")
-    parts += ["## Use\n", _usage(card, layout, name)]
+    parts += ["## Use\n", _usage(card, family, layout, name)]
     if card.results:
         parts += ["## Results\n", _results(card.results)]
     facts = [("images", " x ".join(map(str, card.shape))), ("classes", ", ".join(card.classes)), ("data", card.data)]
@@ -161,21 +181,14 @@ def readme(card: Card, layout: str = "genzoo", name: str = "hf:OWNER/NAME", *, s
     return "\n".join(parts)
 
 
-def family(card: Card) -> type[Generator]:
-    """The class of a card's generator."""
-    from genzoo.registry import default_zoo
-
-    found: type[Generator] = default_zoo().find("generator", card.generator)
-    return found
-
-
-def _usage(card: Card, layout: str, name: str) -> str:
+def _usage(card: Card, family: type[Generator], layout: str, name: str) -> str:
+    """The example: how the model is loaded and asked, and where the layout is diffusers' the same in that library."""
     asked: dict[str, Any] = {"labels": card.classes[0]} if card.classes else {}
     if layout == "diffusers":
         # That layout has no place for the card's options.
         asked |= {"steps": 50, "scheduler": "ddim", **card.options}
     given = "".join(f", {option}={value!r}" for option, value in asked.items())
-    usage = family(card).usage.format(labels=given, shape=", ".join(map(str, card.shape)))
+    usage = family.usage.format(labels=given, shape=", ".join(map(str, card.shape)))
     lines = ["import torch"] if "torch." in usage else []
     lines += ["import genzoo", "", f"model = genzoo.load({name!r})", usage]
     text = "```python\n" + "\n".join(lines) + "\n```\n"
@@ -195,8 +208,8 @@ def _pipeline(card: Card) -> tuple[str, str]:
     """The pipeline of the diffusers library that walks as the card does, and how it is called."""
     scheduler, options = parse(str(card.options.get("scheduler", "ddim")), "scheduler")
     arguments = [f"num_inference_steps={card.options.get('steps', 50)}"]
-    if scheduler == "ddpm":
-        return "DDPMPipeline", arguments[0]
+    if scheduler != "ddim":
+        return "PNDMPipeline" if scheduler in ("plms", "pndm") else "DDPMPipeline", arguments[0]
     if options.get("eta"):
         arguments.append(f"eta={options['eta']}")
     # Clipped by the model, and not as that library does it by itself.
@@ -206,6 +219,7 @@ def _pipeline(card: Card) -> tuple[str, str]:
 
 
 def _results(results: tuple[Measured, ...]) -> str:
+    """The card's published numbers as a table."""
     rows = ["| metric | value | interval | n | extractor | settings |\n|---|---|---|---|---|---|\n"]
     for one in results:
         interval = f"{one.low:g} to {one.high:g}" if one.low is not None and one.high is not None else "-"

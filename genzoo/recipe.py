@@ -112,10 +112,34 @@ class LearningRate(Frozen):
             rate *= min(1.0, max(steps - step, 0) / max(self.decay * steps, 1))
         return rate
 
-    def apply(self, optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
-        """Set the rate of every parameter group."""
-        for group in optimizer.param_groups:
-            group["lr"] = self.at(step, steps)
+
+def descend(
+    loss: Tensor, optimizer: torch.optim.Optimizer, rate: float, clip_norm: float | None = None
+) -> dict[str, float]:
+    """One step of an optimizer down a loss.
+
+    Where several processes train, their gradients are averaged within ``backward``, see ``distributed.Replicas``: what
+    is clipped is the gradient of the whole batch.
+
+    Args:
+        loss: a scalar, with its graph.
+        optimizer: its parameters' earlier gradients are dropped.
+        rate: the learning rate of this step, for all its parameters.
+        clip_norm: the largest total norm of the gradients; None leaves them as they are.
+
+    Returns:
+        What to log: the ``gradient_norm`` before clipping, where they are clipped.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    told = {}
+    if clip_norm is not None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        told["gradient_norm"] = clip_gradients(parameters, clip_norm)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    return told
 
 
 @torch.no_grad()

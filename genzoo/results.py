@@ -5,45 +5,25 @@ A report is made from these alone, so yesterday's and a colleague's can stand be
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from statistics import median as median
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from genzoo.cards import Line, Name, Sha256
-from genzoo.errors import ResultsError, explain
-from genzoo.files import open_regular, write_whole
+from genzoo.errors import ResultsError
 from genzoo.frozen import Count, Frozen, Label, Number, Seq, Text
 from genzoo.milestones import Milestone
+from genzoo.record import Environment as Environment
+from genzoo.record import Record as Record
+from genzoo.record import read_file
 from genzoo.runs import Family
-
-R = TypeVar("R", bound="Record")
-
-SCHEMA = "genzoo.results/1"
 
 MAX_BYTES = 256 << 20
 
 #: What a metric tells of; the report makes a table of each.
 Theme = Literal["quality", "diversity", "control"]
-
-
-class Environment(Frozen):
-    """Where it was measured.
-
-    Attributes:
-        device: "cpu", "cuda:0", ... with its name in words.
-        processor, threads: of the host.
-        platform: operating system and machine.
-        versions: of genzoo, torch, Python and what else matters.
-    """
-
-    device: Label
-    processor: Label
-    threads: Annotated[int, Field(ge=1, le=100_000)]
-    platform: Label
-    versions: dict[str, str]
 
 
 class Score(Frozen):
@@ -177,18 +157,6 @@ class Sweep(Frozen):
     points: Seq[Setting]
 
 
-class Record(Frozen):
-    """What a command leaves in a file, for a report to be made of."""
-
-    def to_json(self) -> str:
-        """The file's text."""
-        return self.model_dump_json(indent=1) + "\n"
-
-    def write(self, path: Path) -> None:
-        """Write, whole or not at all."""
-        write_whole(path, self.to_json())
-
-
 class Stability(Record):
     """What ``genzoo stability`` saw: families trained alike from several seeds.
 
@@ -197,6 +165,9 @@ class Stability(Record):
         dataset, extractor, digest, n: what the distances are measured with.
         floor: what as many real images score, by metric; empty where none were at hand.
     """
+
+    COMMAND: ClassVar[str] = "genzoo stability"
+    FILE: ClassVar[str] = "stability.json"
 
     format: Literal["genzoo.stability/1"] = "genzoo.stability/1"
     made: Line
@@ -265,6 +236,9 @@ class Results(Record):
         stability: how families train, from records that were merged in.
     """
 
+    COMMAND: ClassVar[str] = "genzoo compare"
+    FILE: ClassVar[str] = "results.json"
+
     format: Literal["genzoo.results/1"] = "genzoo.results/1"
     made: Line
     command: Text
@@ -293,46 +267,5 @@ def read_results(path: Path) -> Results:
 
 def read_record(path: Path) -> Results | Stability:
     """What ``genzoo compare`` or ``genzoo stability`` wrote; raises ResultsError that says what is wrong with it."""
-    return read_file(path, RECORDS, MAX_BYTES, "results", "results.json", "genzoo compare")
-
-
-def read_file(path: Path, kinds: Mapping[str, type[R]], largest: int, what: str, name: str, command: str) -> R:
-    """A file whose key ``format`` says what it is.
-
-    Args:
-        path: of the file.
-        kinds: format -> the record that it is read into; the first is the one that this version writes.
-        largest: bytes that such a file has at the most.
-        what, name, command: for the errors: what such files hold, how one is called, and what writes it.
-
-    Raises:
-        ResultsError: says what is wrong with the file.
-    """
-    with open_regular(path, ResultsError) as file:
-        raw = file.read(largest + 1)
-    if len(raw) > largest:
-        raise ResultsError(f"{path}: more than {largest} bytes; not a file of {what}")
-    try:
-        head = json.loads(raw)
-        found = head.get("format") if isinstance(head, dict) else None
-    except (ValueError, RecursionError):
-        raise ResultsError(f"{path}: not JSON; give a {name} of {command}") from None
-    kind = kinds.get(found) if isinstance(found, str) else None
-    if kind is None:
-        ours = next(iter(kinds))
-        raise ResultsError(f"{path}: format {found!r}, where this version reads {ours!r}; run {command} again")
-    try:
-        return kind.model_validate_json(raw, strict=True)
-    except ValidationError as error:
-        raise ResultsError(explain(error, str(path), kind)) from None
-
-
-#: Format -> what is read.
-RECORDS: dict[str, type[Results] | type[Stability]] = {SCHEMA: Results, "genzoo.stability/1": Stability}
-
-
-def median(values: tuple[float, ...]) -> float:
-    """The middle value, or the mean of the two middle ones."""
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    kinds: tuple[type[Results] | type[Stability], ...] = (Results, Stability)
+    return read_file(path, kinds, MAX_BYTES)

@@ -15,6 +15,12 @@ from torch import Tensor
 from genzoo.errors import OptionError
 from genzoo.frozen import Frozen, Seq
 
+#: What is linear between the whole times of a table: the angle phi, sigma / alpha, or its logarithm.
+Between = Literal["angle", "ratio", "log-ratio"]
+
+#: What a network is told of a time between: itself, or the nearest whole one.
+Told = Literal["exact", "nearest"]
+
 
 class NoiseSchedule(ABC):
     """How much of the data and how much noise x_t holds at time t in [0, length].
@@ -82,14 +88,19 @@ class DiscreteSchedule(NoiseSchedule):
 
     Args:
         abar: T numbers that fall from nearly 1 to nearly 0 (0 itself is allowed in the last place).
+        between: what is linear between two entries. Below the first, where sigma / alpha has no logarithm, "log-ratio"
+            takes the ratio itself.
+        told: what the network is told of a time between.
     """
 
-    def __init__(self, abar: Sequence[float] | Tensor) -> None:
+    def __init__(self, abar: Sequence[float] | Tensor, between: Between = "angle", told: Told = "exact") -> None:
         table = torch.as_tensor(abar, dtype=torch.float64).cpu()
         full = torch.cat([torch.ones(1, dtype=torch.float64), table.flatten()])
         if table.ndim != 1 or not len(table) or not bool((full[1:] < full[:-1]).all()) or float(table[-1]) < 0:
             raise OptionError("abar must be a list of numbers that falls strictly from below 1 to 0 or above")
         self.abar = table
+        self.between: Between = between
+        self.told: Told = told
         # atan2 keeps both ends exact: sigma(0) = 0, and alpha(T) = 0 for a zero-terminal-SNR schedule.
         self._angles = torch.atan2((1 - full).sqrt(), full.sqrt())
 
@@ -100,13 +111,30 @@ class DiscreteSchedule(NoiseSchedule):
     def angle(self, t: Tensor) -> Tensor:
         low = t.floor().clamp(max=self.length - 1).long()
         angles = self._angles.to(t.device)
-        return torch.lerp(angles[low], angles[low + 1], t - low)
+        place = torch.lerp(self._place(angles[low], low), self._place(angles[low + 1], low), t - low)
+        if self.between == "angle":
+            return place
+        return (place if self.between == "ratio" else torch.where(low > 0, place.exp(), place)).atan()
+
+    def _place(self, angle: Tensor, low: Tensor) -> Tensor:
+        """What is linear in t between the entries ``low`` and ``low`` + 1. (In float64 tan(pi / 2) is finite.)"""
+        if self.between == "angle":
+            return angle
+        ratio = angle.tan()
+        return ratio if self.between == "ratio" else torch.where(low > 0, ratio.log(), ratio)
+
+    def timestep(self, t: float | Tensor) -> float | Tensor:
+        told = super().timestep(t)
+        if self.told == "exact":
+            return told
+        return told.round() if isinstance(told, Tensor) else float(round(told))
 
     def times_of_log_snr(self, log_snr: Tensor) -> Tensor:
         wanted = torch.atan2(torch.ones_like(log_snr, dtype=torch.float64), log_snr.double().exp())
         angles = self._angles.to(wanted.device)
         low = torch.searchsorted(angles, wanted, right=True).sub(1).clamp(0, self.length - 1)
-        share = (wanted - angles[low]) / (angles[low + 1] - angles[low])
+        begin, end = self._place(angles[low], low), self._place(angles[low + 1], low)
+        share = (self._place(wanted, low) - begin) / (end - begin)
         return low + share.clamp(0, 1)
 
 
@@ -138,11 +166,6 @@ class FlowSchedule(NoiseSchedule):
         return t
 
 
-def betas_of(abar: Tensor) -> Tensor:
-    """beta_t = 1 - abar_t / abar_(t-1), with abar_0 = 1."""
-    return 1 - abar / torch.cat([torch.ones(1, dtype=abar.dtype), abar[:-1]])
-
-
 def zero_terminal_snr(abar: Tensor) -> Tensor:
     """Rescaled so that the last level is pure noise and the first stays as it was (Lin et al. 2024, algorithm 1).
 
@@ -158,6 +181,8 @@ class ScheduleConfig(Frozen):
     linear: beta from beta_start to beta_end (Ho et al. 2020); scaled-linear: the same for sqrt(beta) (Rombach et al.
     2022); cosine: abar(s) = cos^2((s + 0.008) / 1.008 * pi/2), beta at most 0.999 (Nichol & Dhariwal 2021, eq. 17);
     listed: the ``betas`` themselves, ``steps`` of them; flow: the straight line of flow matching, which has no betas.
+    ``between`` and ``told`` are DiscreteSchedule's. ``terminal`` is the last abar of a zero-terminal-SNR schedule; some
+    schedulers of the field keep it at 2^-24, so that sigma / alpha has an end.
     """
 
     kind: Literal["linear", "scaled-linear", "cosine", "listed", "flow"] = "linear"
@@ -165,6 +190,9 @@ class ScheduleConfig(Frozen):
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
     zero_terminal_snr: bool = False
+    terminal: Annotated[float, Field(ge=0, lt=1e-3)] = 0.0
+    between: Between = "angle"
+    told: Told = "exact"
     betas: Seq[Annotated[float, Field(gt=0, lt=1)]] = ()
 
     @model_validator(mode="after")
@@ -195,8 +223,13 @@ class ScheduleConfig(Frozen):
         else:
             betas = torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64)
         abar = torch.cumprod(1 - betas, 0)
-        return zero_terminal_snr(abar) if self.zero_terminal_snr else abar
+        if self.zero_terminal_snr:
+            abar = zero_terminal_snr(abar)
+            abar[-1] = self.terminal
+        return abar
 
     def build(self) -> NoiseSchedule:
         """The schedule these settings describe."""
-        return FlowSchedule(self.steps) if self.kind == "flow" else DiscreteSchedule(self.table)
+        if self.kind == "flow":
+            return FlowSchedule(self.steps)
+        return DiscreteSchedule(self.table, self.between, self.told)

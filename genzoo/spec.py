@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from genzoo.documents import scalar
-from genzoo.errors import OptionError
+from genzoo.errors import OptionError, quoted, shorten
 from genzoo.frozen import Frozen
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ def parse(spec: str, kind: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = part.partition("=")
         key = key.strip()
         if not equals or not key:
-            raise OptionError(f"{kind} {spec!r}: write options as name:key=value,key=value")
+            raise OptionError(f"{kind} {quoted(spec)}: write options as name:key=value,key=value")
         if key in given:
-            raise OptionError(f"{kind} {spec!r}: {key} stands there twice")
+            raise OptionError(f"{kind} {quoted(spec)}: {shorten(key, 40)} stands there twice")
         given[key] = scalar(value.strip())
     return name.strip(), given
 

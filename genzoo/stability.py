@@ -40,7 +40,6 @@ MOST_DIVERGENCE = 2.0
 JUDGED_BY = (DISTANCE, DROPPED, VARIETY)
 
 #: Inside a study's folder.
-RECORD = "stability.json"
 RUNS = "runs"
 
 
@@ -166,7 +165,7 @@ class Study:
 
     def _resumed(self, begun: Stability) -> Stability:
         """The record with the runs that the folder holds, where it may go on with them."""
-        out, path = self.request.out, self.request.out / RECORD
+        out, path = self.request.out, self.request.out / Stability.FILE
         if not self.request.resume and (path.exists() or (out / RUNS).exists()):
             raise ResultsError(f"{out} holds a study already; go on with --resume, or choose another --out")
         if not path.exists():
@@ -225,7 +224,7 @@ class Study:
                 family = family.model_copy(update={"runs": tuple(runs), "parameters": size})
             families.append(family)
         self.record = self.record.model_copy(update={"families": tuple(families)})
-        self.record.write(self.request.out / RECORD)
+        self.record.write(self.request.out / Stability.FILE)
 
 
 def _looks(file: RecipeFile) -> tuple[str, ...]:

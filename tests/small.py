@@ -56,7 +56,7 @@ def apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(folder / "token"))
     monkeypatch.chdir(folder)
     huggingface_hub.utils.disable_progress_bars()
-    digests.forget()
+    digests.known_of.cache_clear()
     yield
     huggingface_hub.utils.enable_progress_bars()
-    digests.forget()
+    digests.known_of.cache_clear()

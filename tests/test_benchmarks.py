@@ -17,6 +17,10 @@ from genzoo.bench.records import LEAST, read_benchmark
 from genzoo.errors import OptionError
 from genzoo.registry import default_zoo
 from genzoo.results import Environment, Stability, read_results
+from genzoo_plugins.diffusion.attention import attention
+from genzoo_plugins.diffusion.convolution import Conv2d
+from genzoo_plugins.diffusion.layers import Upsample
+from genzoo_plugins.diffusion.linear import Linear
 
 HERE = Path(__file__).parent.parent / "benchmarks"
 COMMITTED = sorted(HERE.glob("results/**/*.json"))
@@ -57,10 +61,6 @@ def test_every_committed_result_keeps_the_rules(path: Path) -> None:
         assert path.with_suffix(".svg").exists()
     elif form == "genzoo.guidance/2":
         control = script("guidance").Control.model_validate_json(path.read_bytes())
-        assert path.with_suffix(".md").read_text() == script("guidance_page").markdown(control)
-        assert path.with_suffix(".svg").exists()
-    elif form == "genzoo.guidance/2":
-        control = script("guidance").Control.model_validate_json(path.read_bytes())
         assert control.weights == default_zoo().card(control.model).weights.sha256
         page = script("guidance_page")
         for reading in control.readings:
@@ -71,7 +71,7 @@ def test_every_committed_result_keeps_the_rules(path: Path) -> None:
                 assert score.low <= score.value <= score.high + 1e-9  # all of them, by Wilson's formula
         assert path.with_suffix(".md").read_text() == page.markdown(control)
         assert path.with_suffix(".svg").exists()
-    elif form == "genzoo.time-to-quality/1":
+    elif form == "genzoo.time-to-quality/2":
         races = script("time_to_quality").Races.model_validate_json(path.read_bytes())
         assert races.weights == default_zoo().card(races.model).weights.sha256
         # What is timed is what the searches found, and reaches the quality.
@@ -362,13 +362,37 @@ def test_the_calls_of_a_network_are_recorded_with_their_shapes() -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Conv2d(4, 4, 1), torch.nn.Flatten())
     seen = limit.calls_of(lambda: torch.nn.functional.linear(network(torch.zeros(2, 3, 5, 5)), torch.zeros(7, 100)))
     assert seen == {
-        ("conv", ((2, 3, 5, 5), (4, 3, 3, 3)), ((1, 1), (1, 1), (1, 1), 1)): 1,
-        ("conv", ((2, 4, 5, 5), (4, 4, 1, 1)), ((1, 1), (0, 0), (1, 1), 1)): 1,
+        ("convolution", ((2, 3, 5, 5), (4, 3, 3, 3)), ((1, 1), (1, 1), (1, 1), False, (0, 0), 1)): 1,
+        ("convolution", ((2, 4, 5, 5), (4, 4, 1, 1)), ((1, 1), (0, 0), (1, 1), False, (0, 0), 1)): 1,
         ("product", ((2, 100), (100, 7)), ()): 1,
     }
     for signature in seen:
         shapes = {tuple(call().shape) for call in limit.candidates(signature)}
-        assert shapes == ({(2, 7)} if signature[0] == "product" else {(2, 4, 5, 5)})
+        assert shapes == ({(2, 7)} if signature.kind == "product" else {(2, 4, 5, 5)})
+
+
+def test_the_limit_counts_what_frozen_weights_are_computed_with() -> None:
+    limit = script("limit")
+    x, tokens, narrow = torch.randn(1, 8, 6, 6), torch.randn(1, 36, 128), torch.randn(1, 4, 36, 8)
+    padded = ((1, 1), (1, 1), (1, 1), False, (0, 0), 1)
+    doubled = ((2, 2), (1, 1), (1, 1), True, (0, 0), 1)
+    cases = [
+        (Conv2d(8, 4, 3, padding=1), (x,), ("convolution", ((1, 8, 6, 6), (4, 8, 3, 3)), padded)),
+        (Conv2d(8, 4, 1), (x.contiguous(memory_format=torch.channels_last),), ("product", ((36, 8), (8, 4)), ())),
+        (Linear(128, 512), (tokens,), ("product", ((36, 128), (128, 512)), ())),
+        (Upsample(8), (x, ()), ("convolution", ((1, 8, 6, 6), (8, 8, 4, 4)), doubled)),
+    ]
+    for layer, given, wanted in cases:
+        layer.requires_grad_(False)
+        (found,) = limit.calls_of(lambda layer=layer, given=given: layer(*given))
+        assert found == wanted
+        with torch.inference_mode():
+            made = [call() for call in limit.candidates(found)]
+        assert len({tuple(each.shape) for each in made}) == 1
+    written = limit.calls_of(lambda: attention(narrow, narrow, narrow, torch.float32))
+    assert sorted(signature.kind for signature in written.elements()) == ["product", "product", "softmax"]
+    wide = limit.calls_of(lambda: attention(*[torch.randn(1, 2, 9, 32)] * 3, torch.float32))
+    assert wide == {("attention", ((1, 2, 9, 32),) * 3, ()): 1}
 
 
 def test_the_limit_is_the_sum_of_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:

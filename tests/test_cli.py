@@ -667,6 +667,8 @@ def test_seeds_and_durations() -> None:
     for text in ("", "0", "-3", "1d", "m", "1e9h", "999999999h", "nan", "1,5h"):
         with pytest.raises(OptionError, match="--time-limit"):
             parse_duration(text)
+        with pytest.raises(OptionError, match="--budget"):
+            parse_duration(text, "--budget")
 
 
 @pytest.mark.parametrize(("dtype", "exact"), [(True, True), (False, True), (True, False)])

@@ -99,8 +99,10 @@ def test_results_round_trip_through_a_file(tiny: str, tmp_path: Path) -> None:
     [
         ("", "not JSON"),
         ("[" * 100_000, "not JSON"),
-        ("{}", "format None"),
-        ('{"format": "genzoo.results/9"}', "run genzoo compare again"),
+        ("{}", "format None is not read here; give a results.json of genzoo compare"),
+        ('{"format": "genzoo.results/9"}', "reads 'genzoo.results/1'; measure again with genzoo compare -o"),
+        ('{"format": "genzoo.stability/0"}', "reads 'genzoo.stability/1'; measure again with genzoo stability -o"),
+        pytest.param(f'{{"format": "{"x" * 5000}"}}', r"format 'x{77}\.\.\.' is not read here", id="long"),
         ('{"format": "genzoo.results/1", "n": -1}', "made"),
     ],
 )

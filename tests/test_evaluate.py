@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -160,3 +161,14 @@ def test_labels_are_balanced_and_the_same_for_all(tiny: str) -> None:
     labels = evaluate.balanced_labels(model, 20)
     assert labels is not None
     assert torch.bincount(torch.tensor(labels)).tolist() == [2] * 10
+
+
+@pytest.mark.parametrize("missing", ["", "logits", "labels"])
+def test_joined_features_have_what_every_part_has(missing: str) -> None:
+    whole = Features(torch.randn(7, 3), torch.randn(7, 2), torch.arange(7))
+    first, second = whole[:4], whole[4:]
+    joined = Features.joined([first, dataclasses.replace(second, **({missing: None} if missing else {}))])
+    assert torch.equal(joined.vectors, whole.vectors)
+    for name in ("logits", "labels"):
+        found, wanted = getattr(joined, name), getattr(whole, name)
+        assert found is None if name == missing else torch.equal(found, wanted)

@@ -20,6 +20,7 @@ PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 LIGHT = [
     "genzoo",
     "genzoo.cards",
+    "genzoo.collector",
     "genzoo.digests",
     "genzoo.documents",
     "genzoo.errors",
@@ -30,7 +31,9 @@ LIGHT = [
     "genzoo.hookspecs",
     "genzoo.merge",
     "genzoo.milestones",
+    "genzoo.options",
     "genzoo.plugins",
+    "genzoo.record",
     "genzoo.registrar",
     "genzoo.registry",
     "genzoo.results",

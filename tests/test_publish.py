@@ -16,8 +16,9 @@ from hub_server import Hub
 from mounts import read_only, small_disk
 from PIL import Image
 from safetensors.torch import load_file
-from small import NETWORK, apart, small_card
+from small import NETWORK, apart, small_card, small_draft
 from tiny import image_folder, recipe_text
+from toy_family import toy_zoo
 
 import genzoo.cli.hub
 from genzoo.cards import Card
@@ -163,6 +164,16 @@ def test_the_model_card_is_inert_and_its_example_works(tmp_path: Path) -> None:
     assert "labels='a \"b\"'" in readme(labelled)
 
 
+def test_a_family_that_only_the_models_own_zoo_knows_is_given_back_too(tmp_path: Path) -> None:
+    draft = {**small_draft(), "generator": "bell", "config": {}, "options": {}, "classes": ["left", "right"]}
+    zoo = toy_zoo()
+    bell = build(zoo, Card.model_validate({**draft, "shape": (1, 8, 8)}))
+    assert bell.zoo is zoo
+    save(bell, tmp_path / "out")
+    assert "labels='left'" in (tmp_path / "out" / "README.md").read_text()
+    assert zoo.load(str(tmp_path / "out")).classes == ("left", "right")
+
+
 EXPORTS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "default": ({}, "ddim", {"use_clipped_model_output": True}),
     "ddim of diffusers": ({}, "ddim:clip=1.0", {}),
@@ -288,6 +299,16 @@ def test_push_and_pull(tmp_path: Path) -> None:
         assert not torch.equal(changed["denoiser.network.conv_in.weight"], tensors["denoiser.network.conv_in.weight"])
     with pytest.raises(HubError, match="no place"):
         push(made, "no repository", samples=False)
+
+
+def test_a_model_pushes_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = model()
+    with Hub() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+        assert "/commit/" in made.push_to_hub("me/itself", token="hf_x")
+        assert "/discussions/" in made.push_to_hub("me/itself", token="hf_x", create_pr=True)
+        files = pull("hf:me/itself", endpoint=hub.endpoint, cache_dir=tmp_path / "cache")
+        assert {"README.md", "model.safetensors", "samples.png"} <= set(files.names)
 
 
 def test_a_private_repository_stays_private(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from genzoo.errors import OptionError
-from genzoo.schedule import DiscreteSchedule, FlowSchedule, ScheduleConfig, betas_of, zero_terminal_snr
+from genzoo.schedule import DiscreteSchedule, FlowSchedule, ScheduleConfig, zero_terminal_snr
 
 NAMES = {"linear": "linear", "scaled-linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
 
@@ -38,6 +38,11 @@ def theirs(config: ScheduleConfig) -> DDPMScheduler:
         NAMES[config.kind],
         rescale_betas_zero_snr=config.zero_terminal_snr,
     )
+
+
+def betas_of(abar: torch.Tensor) -> torch.Tensor:
+    """beta_t = 1 - abar_t / abar_(t-1), with abar_0 = 1."""
+    return 1 - abar / torch.cat([torch.ones(1, dtype=abar.dtype), abar[:-1]])
 
 
 # -- the forward process ---------------------------------------------------------------------------------------------

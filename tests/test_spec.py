@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genzoo.errors import OptionError, UnknownName
 from genzoo.frozen import Frozen
 from genzoo.registry import default_zoo
 from genzoo.scheduler import Scheduler
-from genzoo.spec import describe, plain_options
+from genzoo.spec import describe, parse, plain_options
 
 #: Those that cannot be made from their names alone, and how options of every kind are written.
 SPECS = [
@@ -76,3 +77,12 @@ def test_options_are_json_and_are_taken_again() -> None:
     assert json.loads(json.dumps(plain)) == {"steps": 7, "scheduler": "ddim:eta=0.5", "guidance": "cfg:scale=3"}
     assert plain_options({"shape": (1, 2), "device": torch.device("cpu")}, zoo) == {"shape": [1, 2], "device": "cpu"}
     assert isinstance(zoo.make("scheduler", plain["scheduler"]), Scheduler)
+
+
+@pytest.mark.parametrize("tail", ["", ",eta=1,eta=2"])
+def test_a_long_spec_is_told_by_its_beginning(tail: str) -> None:
+    with pytest.raises(OptionError, match=r"scheduler 'ddim:x{72}\.\.\.': ") as told:
+        parse(f"ddim:{'x' * 10_000}{'=1' if tail else ''}{tail}", "scheduler")
+    assert len(str(told.value)) < 200
+    with pytest.raises(UnknownName, match=r"no scheduler named 'y{77}\.\.\.'"):
+        default_zoo().make("scheduler", "y" * 10_000)

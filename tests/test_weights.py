@@ -407,7 +407,7 @@ def test_digests_are_worked_out_once_and_again_after_any_change(
     first = ask()
     assert ask() == first
     assert len(calls) == 1
-    digests.forget()  # as another process would begin
+    digests.known_of.cache_clear()  # as another process would begin
     assert ask() == first
     assert len(calls) == 1
     state = small_file.stat()
@@ -426,11 +426,28 @@ def test_a_fresh_file_is_not_remembered(small_file: Path) -> None:
     assert not (digests.cache_folder() / "digests.json").exists()
 
 
+def test_without_a_home_folder_digests_are_remembered_by_the_process(
+    small_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    _settled(small_file, monkeypatch)
+    for name in ("GENZOO_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    calls = []
+    with small_file.open("rb") as file:
+        for _ in range(2):
+            digests.remembered(digests.State.of(file), "told", lambda: calls.append(1) or "once")
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 7}', "\x00"])
 def test_a_damaged_memory_of_digests_is_passed_over(small_file: Path, content: str) -> None:
     digests.cache_folder().mkdir(parents=True)
     (digests.cache_folder() / "digests.json").write_text(content)
-    digests.forget()
+    digests.known_of.cache_clear()
     with small_file.open("rb") as file:
         assert len(digests.digest(file)) == 64
 
@@ -925,7 +942,7 @@ def test_finiteness_is_worked_out_once_for_each_state_of_a_file(
     write(path, Small().state_dict())
     assign(Small(), read(path), "file")
     assert len(calls) == 2
-    digests.forget()  # as another process would begin
+    digests.known_of.cache_clear()  # as another process would begin
     assign(Small(), read(path), "file")
     assert len(calls) == 2
     tensors = read(path)
@@ -959,7 +976,7 @@ def test_what_is_remembered_is_the_files_and_not_what_was_written_to_its_tensors
         tensors = read(path)
         tensors["a"].nan_to_num_(0)  # as a format may mend what it reads
     assign(Small(), tensors, "mended", trainable=False)
-    digests.forget()  # as another process would begin
+    digests.known_of.cache_clear()  # as another process would begin
     with pytest.raises(WeightsError, match="a holds NaN"):
         assign(Small(), read(path), "file")
 

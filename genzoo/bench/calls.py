@@ -100,11 +100,6 @@ def without_tensors(given: Any) -> Any:
     return Tensor if isinstance(given, Tensor) else given
 
 
-def outermost(model: nn.Module, make: Callable[[], object]) -> list[nn.Module]:
-    """The model's own modules that are called while ``make`` makes images, and not by another module."""
-    return Tree(model, make).outermost
-
-
 def recorded(modules: Sequence[nn.Module], make: Callable[[], object]) -> list[Call]:
     """The calls of these modules while ``make`` makes images, in order."""
     calls: list[Call] = []
@@ -137,13 +132,21 @@ def _convolution_flops(x: list[int], weight: list[int], *rest: Any, out_shape: l
     return int(conv_flop_count(x, weight, out_shape))
 
 
+def _transposed_flops(x: list[int], weight: list[int], *rest: Any, out_shape: list[int], **named: Any) -> int:
+    return int(conv_flop_count(x, weight, out_shape, transposed=True))
+
+
 def _linear_flops(x: list[int], weight: list[int], *rest: Any, out_shape: list[int], **named: Any) -> int:
     return 2 * math.prod(x) * weight[0]
 
 
 #: oneDNN's own operators, which frozen weights are computed with, are not among those that torch's counter knows. Some
 #: builds of torch have none.
-_ONEDNN = {"_convolution_pointwise": _convolution_flops, "_linear_pointwise": _linear_flops}
+_ONEDNN = {
+    "_convolution_pointwise": _convolution_flops,
+    "_convolution_transpose_pointwise": _transposed_flops,
+    "_linear_pointwise": _linear_flops,
+}
 CONVOLUTIONS: dict[Any, Any] = {
     getattr(torch.ops.mkldnn, name): count for name, count in _ONEDNN.items() if hasattr(torch.ops.mkldnn, name)
 }

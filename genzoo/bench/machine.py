@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from genzoo.results import Environment
+from genzoo.record import Environment
 
 #: Packages whose versions a result names, beside Python and torch.
 PACKAGES = ("genzoo", "numpy", "safetensors", "diffusers")
@@ -43,23 +43,15 @@ def now() -> str:
 
 def processor() -> str:
     """The processor's name, as the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine() or "unknown"
+    told = _told("/proc/cpuinfo", "model name")
+    return told or platform.processor() or platform.machine() or "unknown"
 
 
 def resident_bytes(field: str) -> int | None:
     """VmRSS or VmHWM of this process from the kernel; None where the system does not tell."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(field + ":"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    told = _told("/proc/self/status", field)
+    if told is not None:
+        return _bytes(told)
     if field == "VmHWM" and sys.platform != "win32":
         import resource
 
@@ -70,10 +62,20 @@ def resident_bytes(field: str) -> int | None:
 
 def available_bytes() -> int | None:
     """Memory that a process may still take without swapping; None where the system does not tell."""
+    told = _told("/proc/meminfo", "MemAvailable")
+    return None if told is None else _bytes(told)
+
+
+def _told(path: str, field: str) -> str | None:
+    """What the kernel says of a field, in a file with a line "field: value" for each; None where it does not."""
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+        lines = Path(path).read_text().splitlines()
     except OSError:
-        pass
-    return None
+        return None
+    parts = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in parts if key.strip() == field), None)
+
+
+def _bytes(told: str) -> int:
+    """A size in the kernel's words, as "1234 kB"."""
+    return int(told.split()[0]) * 1024

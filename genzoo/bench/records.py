@@ -7,15 +7,14 @@ that breaks the rules of the protocol (see benchmarks/README.md) is no row and c
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from statistics import median
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from genzoo.cards import Line
 from genzoo.frozen import Count, Frozen, Label, Number, Seq, Text
-from genzoo.results import Environment, Record, median, read_file
-
-SCHEMA = "genzoo.bench/2"
+from genzoo.record import Environment, Record, read_file
 
 MAX_BYTES = 64 << 20
 
@@ -36,7 +35,7 @@ ROUNDING = 0.5 * 10.0 ** (1 - DIGITS)
 Sample = Annotated[Number, AfterValidator(lambda seconds: float(f"{seconds:.{DIGITS}g}"))]
 
 Dtype = Literal["fp32", "bf16", "fp16"]
-Compile = Literal["off", "default", "reduce-overhead", "max-autotune"]
+Compile = Literal["off", "default", "reduce-overhead", "max-autotune", "freezing"]
 Status = Literal["ok", "out of memory", "refused", "failed"]
 
 #: How far a pixel in [-1, 1] may be from float32 eager. Rounding alone, grown over a walk of many steps: half precision
@@ -55,7 +54,7 @@ class Task(Frozen):
         options: of the model's family, as steps.
         device, dtype: where and as what the weights are.
         batch: images per call; 0 for the most that fit.
-        compile: torch.compile's mode for the network, or off.
+        compile: torch.compile's mode for the network, freezing (see ``compiler.SETTINGS``), or off.
         threads: of the CPU.
         seconds: after which no further repetition begins, for each timing.
         replicas: processes that run at once, each on a device of its own.
@@ -252,6 +251,9 @@ class Benchmark(Record):
         note: what else a reader should know, from whoever measured it.
     """
 
+    COMMAND: ClassVar[str] = "genzoo bench"
+    FILE: ClassVar[str] = "bench.json"
+
     format: Literal["genzoo.bench/2"] = "genzoo.bench/2"
     made: Line
     command: Text
@@ -266,4 +268,4 @@ class Benchmark(Record):
 
 def read_benchmark(path: Path) -> Benchmark:
     """Rows from a file; raises ResultsError that says which rule they break."""
-    return read_file(path, {SCHEMA: Benchmark}, MAX_BYTES, "genzoo bench", "bench.json", "genzoo bench")
+    return read_file(path, (Benchmark,), MAX_BYTES)

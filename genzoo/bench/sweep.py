@@ -15,12 +15,10 @@ from genzoo.bench.machine import environment, now
 from genzoo.bench.processes import measure_row
 from genzoo.bench.records import Benchmark, Compile, Dtype, Row, Task, read_benchmark
 from genzoo.errors import OptionError, ResultsError, explain
-from genzoo.generator import check_known, check_specs, fitting_options, read_options
+from genzoo.options import check_known, check_specs, fitting_options, read_options
+from genzoo.record import Environment
 from genzoo.registry import Zoo
-from genzoo.results import Environment
 from genzoo.weights import find_card, usable_device
-
-FILE = "bench.json"
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def sweep(zoo: Zoo, plan: Plan, folder: Path) -> Iterator[Benchmark]:
     failed is tried again.
     """
     tasks = plan.tasks(zoo)
-    path, here = folder / FILE, environment(plan.device)
+    path, here = folder / Benchmark.FILE, environment(plan.device)
     rows = earlier(path, here)
     order = [task.model_dump_json() for task in tasks]  # rows of other plans stand after those of this one
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from genzoo.errors import GenzooError, nearest, out_of_memory, printable
+from genzoo.errors import GenzooError, nearest, out_of_memory, printable, quoted
 
 #: Command -> the module of this package that holds it, among its ``COMMANDS``; imported when it is asked for.
 COMMANDS = {
@@ -71,7 +71,7 @@ class Commands(click.Group):
         if name and not name.startswith("-") and name not in self.list_commands(ctx):
             close = nearest(name, self.list_commands(ctx), cutoff=0.4)
             advice = f"did you mean 'genzoo {close}'?" if close else "see genzoo --help"
-            raise GenzooError(f"no command named {name!r}; {advice}")
+            raise GenzooError(f"no command named {quoted(name)}; {advice}")
         return super().resolve_command(ctx, args)
 
 

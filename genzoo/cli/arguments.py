@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genzoo.errors import OptionError
+from genzoo.errors import OptionError, quoted
 from genzoo.registry import default_zoo
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def sampling_options(*, dtype: bool = True, exact: bool = True) -> Callable[[Cal
 
         batch = click.option("--batch", type=int, default=64, show_default=True, help="Images per network call.")
         padded = click.option("--exact", is_flag=True, help="Pad short batches: bit-equal pixels whatever -n.")
-        typed = click.option("--dtype", help="float32, bfloat16, float16.")
+        typed = click.option("--dtype", help="Of the weights: fp32, bf16, fp16.")
         optional = [option for option, wanted in ((typed, dtype), (padded, exact)) if wanted]
         return model_options(optioned(gathered, batch, device_option, *optional))
 
@@ -132,7 +132,7 @@ def sampling_values(
     for item in extra:
         key, equals, value = item.partition("=")
         if not equals or not key:
-            raise OptionError(f"-O {item!r}: write KEY=VALUE")
+            raise OptionError(f"-O {quoted(item)}: write KEY=VALUE")
         given[key] = scalar(value)
     return given
 
@@ -143,14 +143,14 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
         if not match:
-            raise OptionError(f"--seeds {text!r}: write a range as 0-999, or seeds as 3,5,9")
+            raise OptionError(f"--seeds {quoted(text)}: write a range as 0-999, or seeds as 3,5,9")
         first = int(match[1])
         last = int(match[2] or first)
         if last < first or len(seeds) + last - first + 1 > MAX_SEEDS:
             raise OptionError(f"--seeds {part.strip()!r}: a range runs upwards, with at most {MAX_SEEDS} seeds in all")
         seeds += range(first, last + 1)
     if len(set(seeds)) != len(seeds):
-        raise OptionError(f"--seeds {text!r}: a seed stands there twice; the same picture would count twice")
+        raise OptionError(f"--seeds {quoted(text)}: a seed stands there twice; the same picture would count twice")
     return seeds
 
 
@@ -161,11 +161,11 @@ def check_count(count: int) -> int:
     return count
 
 
-def parse_duration(text: str) -> float:
-    """Seconds from "90", "90s", "30m" or "1.5h"."""
+def parse_duration(text: str, option: str = "--time-limit") -> float:
+    """Seconds from "90", "90s", "30m" or "1.5h"; raises OptionError that names the option."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if not match or not 0 < float(match[1]) * _UNITS[match[2]] < 1e9:
-        raise OptionError(f"--time-limit {text!r}: write seconds, or a number with s, m or h, as 90m")
+        raise OptionError(f"{option} {quoted(text)}: write seconds, or a number with s, m or h, as 90m")
     return float(match[1]) * _UNITS[match[2]]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from genzoo.cli.arguments import FOLDER, command_line, device_option, model_options
-from genzoo.errors import GenzooError, OptionError
+from genzoo.errors import GenzooError, OptionError, quoted
 from genzoo.registry import default_zoo
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from genzoo.registry import Zoo
 
 DTYPES = ("fp32", "bf16", "fp16")
-COMPILES = ("off", "default", "reduce-overhead", "max-autotune")
+COMPILES = ("off", "default", "reduce-overhead", "max-autotune", "freezing")
 
 
 @click.command()
@@ -65,7 +65,7 @@ def bench(
         raise OptionError("--replicas and --seconds must be positive")
     from tqdm import tqdm
 
-    from genzoo.bench.sweep import FILE, Plan, sweep
+    from genzoo.bench.sweep import Plan, sweep
 
     zoo = default_zoo()
     plan = Plan(
@@ -87,13 +87,15 @@ def bench(
             bar.update()
     if found is not None:
         click.echo(table(found.rows))
-        click.echo(f"\nresults: {out / FILE}")
+        click.echo(f"\nresults: {out / found.FILE}")
 
 
 def working_models(zoo: Zoo) -> list[str]:
-    """The catalogue's models; one whose plugin fails is left out, and told, for the others are still wanted."""
+    """The catalogue's models but for those that only guide others; one whose plugin fails is left out, and told."""
     found = []
     for card in zoo.cards():
+        if card.guides is not None:
+            continue
         try:
             zoo.find("generator", card.generator)
         except GenzooError as error:
@@ -108,7 +110,7 @@ def parse_choices(option: str, text: str, known: Sequence[str]) -> list[str]:
     chosen = [part.strip() for part in text.split(",")]
     wrong = next((word for word in chosen if word not in known), None)
     if wrong is not None or len(set(chosen)) != len(chosen):
-        raise OptionError(f"{option} {text!r}: write some of {', '.join(known)}, each once, with commas between")
+        raise OptionError(f"{option} {quoted(text)}: write some of {', '.join(known)}, each once, with commas between")
     return chosen
 
 
@@ -116,13 +118,13 @@ def parse_batches(text: str) -> list[int]:
     """ "1,8,64,max" as numbers, 0 for max."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part == "max" or (part.isdecimal() and 0 < int(part) <= 1 << 20) for part in parts):
-        raise OptionError(f"--batch {text!r}: write numbers of images and max, as 1,8,64,max")
+        raise OptionError(f"--batch {quoted(text)}: write numbers of images and max, as 1,8,64,max")
     return list(dict.fromkeys(0 if part == "max" else int(part) for part in parts))
 
 
 def table(rows: Sequence[Row]) -> str:
     """The rows, for a terminal."""
-    columns = "model dtype compile batch NFE images/s ms/image IQR p90 network MB difference"
+    columns = "model dtype compile batch NFE n images/s ms/image IQR p90 network MB difference"
     head = tuple(columns.split())
     lines = [head, *(cells(row) for row in rows)]
     # A row without a timing ends in a sentence, which no column has to be wide enough for.
@@ -134,22 +136,23 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row's cells; one without a timing says why in the fifth."""
+    """A row's cells; one without a timing says why in the fifth. One repetition has neither a range nor a p90."""
     task = row.task
     batch = f"{task.batch or 'max'}{'*' if row.largest else ''}{f' x {task.replicas}' if task.replicas > 1 else ''}"
     start = (task.model, task.dtype, task.compile, batch)
     if row.whole is None or row.memory is None:
         return (*start, f"{row.status}: {row.why}")
-    milliseconds = 1e3 / task.batch
+    milliseconds, count = 1e3 / task.batch, len(row.whole.wall)
     share = "" if row.network is None else f"{row.network.median / row.whole.median:.1%}"
     peak = None if row.memory.peak is None else row.memory.peak - (row.memory.base or 0)
     return (
         *start,
         f"{row.nfe:g}",
+        str(count),
         f"{row.images_per_second:.4g}",
         f"{row.whole.median * milliseconds:.4g}",
-        f"{row.whole.spread * milliseconds:.2g}",
-        f"{row.whole.quantile(0.9) * milliseconds:.4g}",
+        f"{row.whole.spread * milliseconds:.2g}" if count > 1 else "",
+        f"{row.whole.quantile(0.9) * milliseconds:.4g}" if count > 1 else "",
         share,
         "" if peak is None else f"{peak / 1e6:.0f}",
         f"{row.difference:.1e}",

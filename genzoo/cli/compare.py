@@ -122,7 +122,7 @@ def compare(
 
 def keep(results: Results, out: Path, sort: str) -> None:
     """Write the results, then their report: whatever that meets, what took minutes is kept."""
-    results.write(out / "results.json")
+    results.write(out / results.FILE)
     write(results, out, sort)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from genzoo.cli.arguments import FOLDER
 from genzoo.registry import default_zoo
 
 _CACHE = click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads are kept.")
@@ -70,7 +71,7 @@ def convert(source: Path, out: Path, key: str | None, memory: int | None) -> Non
 @click.command()
 @click.argument("name")
 @click.option("--format", "layout", default="genzoo", show_default=True, help="A layout, as diffusers.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write.")
+@click.option("-o", "--out", required=True, type=FOLDER, help="The folder to write.")
 def export(name: str, layout: str, out: Path) -> None:
     """Write the model NAME as a folder that other libraries load."""
     from genzoo.publish import save

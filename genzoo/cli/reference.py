@@ -14,7 +14,10 @@ from genzoo.registry import default_zoo
 @click.argument("extractor")
 @click.argument("dataset")
 @click.option("-o", "--out", required=True, type=FOLDER, help="Folder for the files.")
-@click.option("--train", "train_count", default=10_000, show_default=True, help="Training images, from the first.")
+@click.option(
+    "--train", "train_count", type=click.IntRange(min=1), default=10_000, show_default=True,
+    help="Training images, from the first.",
+)  # fmt: skip
 def reference(extractor: str, dataset: str, out: Path, train_count: int) -> None:
     """Write what EXTRACTOR sees in DATASET: all of the test split, and the first training images.
 

@@ -22,10 +22,10 @@ def write_report(record: Results | Sequence[Stability], folder: Path, sort: str 
     """
     parts = {"report.html": html(record, sort), "report.md": markdown(record, sort)}
     if isinstance(record, Results):
-        parts["results.json"] = record.to_json()
+        parts[record.FILE] = record.to_json()
     else:
         for turn, part in enumerate(record, start=1):
-            parts[f"stability-{turn}.json" if turn > 1 else "stability.json"] = part.to_json()
+            parts[f"stability-{turn}.json" if turn > 1 else part.FILE] = part.to_json()
     for name, text in parts.items():
         write_whole(folder / name, text)
     return [folder / name for name in parts]

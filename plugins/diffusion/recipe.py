@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from genzoo.data import Images
 from genzoo.denoiser import Prediction, target
 from genzoo.frozen import Frozen, Share
-from genzoo.recipe import Batch, LearningRate, Recipe, Trained, autocast, check_fit, clip_gradients, update_average
+from genzoo.recipe import Batch, LearningRate, Recipe, Trained, autocast, check_fit, descend, update_average
 from genzoo_plugins.diffusion.model import Diffusion, DiffusionConfig
 
 
@@ -102,14 +102,10 @@ class DiffusionRecipe(Recipe):
         return {"class_labels": torch.where(dropped.to(labels.device), count, labels)}
 
     def step(self, batch: Batch, noise: torch.Generator) -> dict[str, float]:
-        self.config.rate.apply(self.optimizer, batch.step, self.steps)
-        loss = self.loss(batch, noise)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = clip_gradients(self.model.parameters(), self.config.clip_norm)
-        self.optimizer.step()
-        update_average(self.average, self.model, self.config.average, batch.step)
-        return {"loss": float(loss.detach()), "gradient_norm": norm}
+        config, loss = self.config, self.loss(batch, noise)
+        told = descend(loss, self.optimizer, config.rate.at(batch.step, self.steps), config.clip_norm)
+        update_average(self.average, self.model, config.average, batch.step)
+        return {"loss": float(loss.detach()), **told}
 
     def trained(self) -> Trained:
         return Trained(

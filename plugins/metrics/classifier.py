@@ -19,7 +19,7 @@ from genzoo.errors import OptionError, TrainingError, WeightsError
 from genzoo.files import sha256_of
 from genzoo.frozen import Frozen, Seq
 from genzoo.metric import Extractor, Features
-from genzoo.recipe import Batch, LearningRate, Recipe, Trained, update_average
+from genzoo.recipe import Batch, LearningRate, Recipe, Trained, descend, update_average
 from genzoo.weights import assign, read
 
 CLASSES = (
@@ -111,13 +111,10 @@ class ClassifierRecipe(Recipe):
         return padded[torch.arange(n)[:, None, None, None], 0, rows, columns]
 
     def step(self, batch: Batch, noise: torch.Generator) -> dict[str, float]:
-        self.config.rate.apply(self.optimizer, batch.step, self.steps)
         images = self._augment(batch.images, noise).contiguous(memory_format=torch.channels_last)
         _, logits = self.model(images)
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.config.label_smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        descend(loss, self.optimizer, self.config.rate.at(batch.step, self.steps))
         update_average(self.average, self.model, self.config.average, batch.step)
         return {"loss": float(loss.detach()), "accuracy": float((logits.argmax(1) == batch.labels).float().mean())}
 

@@ -13,8 +13,7 @@ from genzoo.metric import Estimate, Features, Metric
 from genzoo.neighbours import distance_blocks
 from genzoo.results import Theme
 from genzoo.uncertainty import Z95, jackknife_error
-
-from .classes import predicted
+from genzoo_plugins.metrics.classes import predicted
 
 
 def mean_distance(vectors: Tensor) -> float:

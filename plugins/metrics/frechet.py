@@ -13,8 +13,7 @@ from torch import Tensor
 
 from genzoo.metric import Estimate, Features
 from genzoo.uncertainty import shuffled
-
-from .two_sample import TwoSample
+from genzoo_plugins.metrics.two_sample import TwoSample
 
 
 @dataclass(frozen=True)

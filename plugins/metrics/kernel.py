@@ -10,8 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from genzoo.uncertainty import shuffled
-
-from .two_sample import TwoSample
+from genzoo_plugins.metrics.two_sample import TwoSample
 
 
 def cubic(x: Tensor, y: Tensor) -> Tensor:

@@ -17,8 +17,7 @@ from genzoo.metric import Estimate, Features
 from genzoo.neighbours import distance_blocks, nearest, radii
 from genzoo.results import Theme
 from genzoo.uncertainty import shuffled
-
-from .two_sample import TwoSample
+from genzoo_plugins.metrics.two_sample import TwoSample
 
 
 def neighbourhoods(points: Tensor, others: Tensor, reach: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from genzoo.errors import OptionError
 from genzoo.frozen import Frozen
-from genzoo.generator import DEFAULT_BATCH, Generator, Options, evaluating
+from genzoo.generator import Generator, Options, evaluating
 from genzoo.interpolation import stops
 from genzoo.noise import SEED_LIMIT, Noise
+from genzoo.part import batch_size
 from genzoo_plugins.stylegan.network import Network, StyleGANConfig
 
 __all__ = ["StyleGAN", "StyleGANOptions"]
@@ -153,9 +154,7 @@ class StyleGAN(Generator):
         ends = Noise(seeds, device=self.device, dtype=self.dtype)
         places = stops(len(ends), frames, loop)
         labels = self.label_numbers(wanted.labels, ends)
-        size = DEFAULT_BATCH if batch is None else batch
-        if size < 1:
-            raise OptionError(f"batch={batch} is out of range; give 1 or more")
+        size = batch_size(batch)
         with evaluating(self), torch.inference_mode():
             styles = self.latents(ends.normal(self.config.latent), self._labels(labels), wanted)
             path = torch.stack([torch.lerp(styles[here], styles[there], part) for here, there, part in places])
