@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from genzoo.cards import Name
+from genzoo.cards import Line, Name
 from genzoo.documents import load
 from genzoo.errors import OptionError, explain
 from genzoo.frozen import Frozen, Seq
@@ -61,6 +61,7 @@ class RecipeFile(Frozen):
     Attributes:
         version: of this schema.
         name: what the result is called: its card's name.
+        licence: of the weights, as their card will say it: a name as MIT, or "unknown".
         recipe: the registered recipe.
         data: the data set.
         seed, steps, batch: of the run.
@@ -71,6 +72,7 @@ class RecipeFile(Frozen):
 
     version: Annotated[int, Field(ge=1, le=1)]
     name: Annotated[str, Field(min_length=1, max_length=120)]
+    licence: Line = "unknown"
     recipe: Name
     data: DataChoice
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -86,7 +88,7 @@ class RecipeFile(Frozen):
     def run(self) -> str:
         """Identifies what the weights depend on; how often things are written does not count, nor does the length,
         so that a finished run can be lengthened."""
-        written = {"log_every", "preview_every", "checkpoint_every", "measure", "steps", "name"}
+        written = {"log_every", "preview_every", "checkpoint_every", "measure", "steps", "name", "licence"}
         kept = self.model_dump(mode="json", exclude=written)
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 

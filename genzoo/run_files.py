@@ -124,7 +124,7 @@ def write_model(
             "classes": images.classes if recipe_classes(draft) else (),
             "weights": asset.model_dump(),
             "data": file.data.name,
-            "licence": "MIT",
+            "licence": file.licence,
             "training": {**training, "curve": curve},
         }
     )
@@ -141,7 +141,8 @@ def recipe_classes(draft: dict[str, Any]) -> int:
 def hardware(processes: int = 1) -> str:
     """The machine in words: processor, processes and threads of each."""
     several = f"{processes} processes of " if processes > 1 else ""
-    return f"{processor()}, {several}{torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{processor()}, {several}{threads} thread{'s' * (threads > 1)}"
 
 
 class Log:

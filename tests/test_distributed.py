@@ -140,7 +140,7 @@ def test_a_run_of_two_processes_resumes_with_two(recipe: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("the result is in") == 1
     assert [json.loads(line)["step"] for line in (whole / "log.jsonl").read_text().splitlines()] == [2, 4, 6, 8, 10, 12]
-    assert "2 processes of 1 threads" in (whole / "model" / "card.yaml").read_text()
+    assert "2 processes of 1 thread" in (whole / "model" / "card.yaml").read_text()
 
     assert train(recipe, cut, "--time-limit", "0.001").returncode == 0
     assert not (cut / "model").exists()

@@ -167,6 +167,7 @@ def test_the_result_is_a_model_that_loads_and_generates(uninterrupted: Path) -> 
     assert model.card.training is not None
     assert model.card.training.steps == 12
     assert model.card.options == {"steps": 4}
+    assert model.card.licence == "unknown", "the recipe names none"
 
 
 def test_no_litter_is_left(uninterrupted: Path) -> None:
