@@ -3,11 +3,16 @@
     python benchmarks/loading.py --out benchmarks/results/loading.json
 
 The folder is a DDPM pipeline with the configuration of google/ddpm-cat-256 and random weights, written by diffusers; it
-lies in the page cache, so that both are measured, and not the disk. Both are measured once their modules are imported
-(``load``), once more in the same process (``again``: genzoo's plugins are found by then, and its validators made), and
-from the start of the process (``start``). genzoo's first load reads every weight to check it (``cold``); the next ones
-remember that. Both leave reading the weights to the first call, which is measured too, on one image of 32 pixels, and
-the ``second``.
+lies in the page cache, so that both are measured, and not the disk. Every pair is two fresh processes, every other time
+in the other order; what is given is the median over the pairs, and of the ratio a 95 % interval of the median too.
+Both are measured once the modules that loading needs are imported, with whatever these make of themselves then
+(``load``: the first load of a process, in which genzoo finds its plugins), once more in the same process (``again``),
+and from the start of the process (``start``), which hides nothing. genzoo's first load of a file reads every weight to
+check it (``cold``); the next ones remember that. Both leave reading the weights to the first call, which is measured
+too, on one image of 32 pixels, and the ``second``.
+
+diffusers maps safetensors by itself, and takes its way of little memory where ``accelerate`` is installed: the version
+stands in the file, null without it.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +65,8 @@ def by_genzoo() -> Callable[[str], Any]:
     import genzoo
     import genzoo.weights
     import genzoo_plugins.diffusion.model
-    import genzoo_plugins.formats.diffusers  # noqa: F401
+    import genzoo_plugins.formats.diffusers
+    import genzoo_plugins.formats.own  # noqa: F401
 
     return lambda folder: functools.partial(genzoo.load(folder).denoiser, condition={})
 
@@ -117,9 +124,11 @@ def write_pipeline(folder: Path) -> None:
 def run(kind: str, folder: Path, cache: Path) -> dict[str, float]:
     """``measure`` in a fresh process."""
     command = [sys.executable, __file__, "--measure", kind, str(folder), repr(time.time())]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={**os.environ, "GENZOO_CACHE": str(cache)}
-    )
+    # Modules are compiled once and for all, as where a library is installed, whatever this shell says of that.
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, capture_output=True, text=True, env={**kept, "GENZOO_CACHE": str(cache)})
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -127,6 +136,8 @@ def run(kind: str, folder: Path, cache: Path) -> dict[str, float]:
 def compare(pairs: int, kept: Path | None) -> dict[str, Any]:
     """All measurements, and the medians of both with their ratio; ``kept`` is a folder for the pipeline to stay in."""
     from genzoo.bench.machine import environment
+    from genzoo.plugins import version_of
+    from genzoo.uncertainty import median_interval
 
     with tempfile.TemporaryDirectory() as name:
         folder, cache = kept or Path(name) / "pipeline", Path(name) / "cache"
@@ -140,15 +151,17 @@ def compare(pairs: int, kept: Path | None) -> dict[str, Any]:
     medians = {
         kind: {what: statistics.median(one[kind][what] for one in rounds) for what in rounds[0][kind]} for kind in KINDS
     }
-    ratios = {what: statistics.median(one["genzoo"][what] / one["diffusers"][what] for one in rounds) for what in TIMES}
+    ratios = {what: [one["genzoo"][what] / one["diffusers"][what] for one in rounds] for what in TIMES}
     return {
         "format": "genzoo.loading/1",
         "command": f"python benchmarks/loading.py --pairs {pairs}",
         "environment": environment("cpu").model_dump(mode="json"),
+        "accelerate": version_of("accelerate") if find_spec("accelerate") else None,
         "bytes": size,
         "cold": cold,
         "medians": medians,
-        "ratios": ratios,
+        "ratios": {what: statistics.median(each) for what, each in ratios.items()},
+        "intervals": {what: median_interval(each) for what, each in ratios.items()},
         "rounds": rounds,
     }
 
@@ -176,7 +189,10 @@ def main() -> None:
     }
     for what, text in words.items():
         ours, theirs = (found["medians"][kind][what] for kind in KINDS)
-        ratio = f"ratio {found['ratios'][what]:.2f}" if what in TIMES else " " * 10
+        ratio = " " * 23
+        if what in TIMES:
+            low, high = found["intervals"][what]
+            ratio = f"ratio {found['ratios'][what]:.2f} [{low:.2f}, {high:.2f}]"
         print(f"{ours:9.3f} genzoo {theirs:9.3f} diffusers  {ratio}  {text}")
     print(f"{found['cold']['load']:8.3f} genzoo, the first time  s to load, {found['cold']['work']:.3f} of CPU time")
     if given.out:

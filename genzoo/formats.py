@@ -7,6 +7,7 @@ import math
 import os
 import re
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,10 +100,12 @@ class LocalFiles(Files):
 
     def path(self, name: str) -> Path:
         path = self.folder / name
-        if not any(path.resolve().is_relative_to(home) for home in self._homes()):
+        real = path.resolve()
+        if not any(real.is_relative_to(home) for home in self._homes):
             raise WeightsError(f"{path}: a link that leaves {self.folder}; put the file itself there")
         return path
 
+    @cached_property
     def _homes(self) -> tuple[Path, ...]:
         """The folders that real paths must stay in.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,12 +12,13 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from genzoo.errors import CardError
+from genzoo.state import layers
 
 #: The method by which a layer of torch's gives its parameters their first numbers.
 _FILL = "reset_parameters"
 
-#: What every module has, and no tensor is among.
-_BARE = frozenset(vars(nn.Module()))
+#: Types of most attributes of a layer.
+_PLAIN = frozenset({bool, int, float, str, tuple, list, dict, set, OrderedDict, type(None)})
 
 
 class Hollow(TorchFunctionMode):
@@ -86,10 +88,13 @@ def _nothing() -> None:
 
 def unfilled(model: nn.Module) -> bool:
     """Whether a tensor that no file would fill has no memory: a buffer outside the state dict, or an attribute."""
-    for module in model.modules():
+    for module in layers(model):
         own = vars(module)
-        loose = [own["_buffers"].get(name) for name in own["_non_persistent_buffers_set"]]
-        loose += [own[name] for name in own.keys() - _BARE]
-        if any(isinstance(value, Tensor) and value.is_meta for value in loose):
-            return True
+        # A loop that asks for the type first, since this stands in every load: it takes a third of the time.
+        for value in own.values():
+            if type(value) not in _PLAIN and isinstance(value, Tensor) and value.is_meta:
+                return True
+        for name in own["_non_persistent_buffers_set"]:
+            if (buffer := own["_buffers"].get(name)) is not None and buffer.is_meta:
+                return True
     return False

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from genzoo.state import Place, State
+from genzoo.state import Place, Quick, State, layers
 from genzoo.tensors import ALIGNMENT, Tensors
 
 Strides = tuple[int, ...]
@@ -39,7 +39,7 @@ def channels_last(module: nn.Module) -> None:
     """Lay the kernels of convolutions out channels last, sooner than ``module.to(memory_format=...)`` does."""
     # A model without memory is made where every operation is looked at; these need not be.
     with torch._C.DisableTorchFunction():
-        for inner in module.modules():
+        for inner in layers(module):
             weight = inner._parameters.get("weight")
             if weight is not None and weight.ndim == 4:
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
@@ -95,7 +95,7 @@ class FirstCall:
             tensors.release(self.prefix + name)
 
 
-class LaidOutLate(nn.Module):
+class LaidOutLate(Quick):
     """A layer that may compute by a copy of its weight in an order of its own: it lays the weight out itself.
 
     It does so before it first reads the weight as it is. Until then, and perhaps for ever, the weight lies in its file,

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genzoo.collector import resting
 from genzoo.errors import CardError, OptionError, UnknownName, cause, explain
 from genzoo.hooks import HOOKS, Hooks
 from genzoo.plugins import Broken, Plugin, PluginError, folder_of, installed, version_of
@@ -305,4 +306,5 @@ def catalogue_path() -> Path:
 @functools.cache
 def default_zoo() -> Zoo:
     """The zoo of everything that is installed, made at first use."""
-    return Zoo.discover()
+    with resting():
+        return Zoo.discover()

@@ -25,16 +25,44 @@ class Place(NamedTuple):
             self.owner._buffers[self.key] = tensor
 
 
+#: Types of values that are no tensor and no layer.
+_SETTINGS = frozenset({bool, int, float, str, tuple, list})
+
+
+class Quick(nn.Module):
+    """A layer of many settings: torch looks at each for a weight, a layer or a buffer, which takes twice as long."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = self.__dict__
+        if type(value) in _SETTINGS and not (
+            name in own.get("_parameters", ()) or name in own.get("_buffers", ()) or name in own.get("_modules", ())
+        ):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+
 #: What a layer may do in a way of its own when its state is taken or given: name -> the ordinary ways. A normalisation
 #: only completes the files of old versions.
 _ORDINARY: Mapping[str, tuple[Any, ...]] = {
-    "__setattr__": (nn.Module.__setattr__,),
+    "__setattr__": (nn.Module.__setattr__, Quick.__setattr__),
     "_load_from_state_dict": (nn.Module._load_from_state_dict, _NormBase._load_from_state_dict),
     **{
         name: (getattr(nn.Module, name),)
         for name in ("load_state_dict", "state_dict", "_save_to_state_dict", "get_extra_state", "set_extra_state")
     },
 }
+
+
+def layers(module: nn.Module) -> list[nn.Module]:
+    """What ``module.modules()`` yields, in another order (level by level) and in a third of the time."""
+    found = {module: None}
+    level = [module]
+    while level:
+        level = [child for parent in level for child in parent._modules.values() if child is not None]
+        level = [child for child in dict.fromkeys(level) if child not in found]
+        found.update(dict.fromkeys(level))
+    return list(found)
 
 
 class State:

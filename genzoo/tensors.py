@@ -7,6 +7,7 @@ names, bytes in BOOL that are neither 0 nor 1, and shapes beyond any memory. Wha
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import weakref
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from genzoo.cards import Asset
+from genzoo.collector import resting
 from genzoo.digests import State, digest, remembered
 from genzoo.errors import WeightsError
 from genzoo.files import open_regular, sha256_of, whole_file
@@ -214,6 +216,7 @@ def read_header(path: Path) -> Header:
         return _header(file, path)
 
 
+@resting()
 def read(path: Path, pinned: Asset | None = None) -> Tensors:
     """The tensors of a safetensors file, mapped into memory.
 
@@ -378,11 +381,9 @@ def _slot(name: str, entry: Any, start: int, path: Path) -> Slot:
             raise wrong(f"{what} must be a list of whole numbers from 0 to 2^40")
     if len(shape) > MAX_RANK or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise wrong(f"shape has at most {MAX_RANK} numbers, and data_offsets are [begin, end]")
-    extent = span = 1
-    for n in shape:
-        # The strides of a tensor without elements are worked out all the same.
-        extent, span = extent * n, span * max(n, 1)
-    if span > MAX_EXTENT:
+    extent = math.prod(shape)
+    # The strides of a tensor without elements are worked out all the same.
+    if (extent or math.prod(n or 1 for n in shape)) > MAX_EXTENT:
         raise wrong(f"shape {shape} is beyond any memory")
     if extent * DTYPES[dtype].itemsize != offsets[1] - offsets[0]:
         raise wrong(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 from pathlib import Path
@@ -14,23 +13,27 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from genzoo.cards import Card
+from genzoo.collector import resting
 from genzoo.documents import DocumentError
 from genzoo.documents import load as load_document
-from genzoo.errors import CardError, OptionError, UnknownName, WeightsError, explain
+from genzoo.errors import CardError, OptionError, UnknownName, WeightsError, explain, shorten
 from genzoo.formats import Files, LocalFiles, recognise
 from genzoo.hollow import Hollow, unfilled
 from genzoo.layout import laid_out, lay_out_later, lies_well
 from genzoo.sources import find_source
-from genzoo.state import State
+from genzoo.state import State, layers
 from genzoo.tensors import Tensors, is_finite, read, write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from genzoo.generator import Generator
     from genzoo.registry import Zoo
 
 __all__ = ["CARD_FILE", "MAX_PARAMETERS", "assign", "build", "find_card", "load_generator", "read", "write"]
+
+# Whoever imports torch here is about to read a card.
+Card.model_rebuild()
 
 #: The largest number of parameters that a config may ask for: far above any model here, far below a machine's memory.
 MAX_PARAMETERS = 8 * 10**9
@@ -67,26 +70,26 @@ def assign(
     state = State(module)
     wanted = state.tensors
     wrong = [f"missing {name} {tuple(wanted[name].shape)}" for name in wanted if name not in tensors]
-    fits = []
+    fits = {}
     for name, tensor in tensors.items():
-        if name not in wanted:
+        if (like := wanted.get(name)) is None:
             wrong.append(f"unexpected {name} {tuple(tensor.shape)}")
-        elif tensor.shape != wanted[name].shape:
-            wrong.append(f"{name} is {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}")
-        elif tensor.dtype != wanted[name].dtype and not (tensor.dtype in _NARROW and wanted[name].dtype in _WIDE):
-            wrong.append(f"{name} is {tensor.dtype}, not {wanted[name].dtype}")
+        elif tensor.shape != like.shape:
+            wrong.append(f"{name} is {tuple(tensor.shape)}, not {tuple(like.shape)}")
+        elif tensor.dtype != like.dtype and not (tensor.dtype in _NARROW and like.dtype in _WIDE):
+            wrong.append(f"{name} is {tensor.dtype}, not {like.dtype}")
         else:
-            fits.append(name)
+            fits[name] = like
     mapped = tensors if isinstance(tensors, Tensors) else None
     fitted, later = {}, {}
-    for name in fits:
-        tensor, like = tensors[name], wanted[name]
-        made = tensor
+    for name, like in fits.items():
+        made = tensor = tensors[name]
+        strides = like.stride()
         # One tensor after the other, and its pages given back: never two copies of all of them at a time.
         if tensor.dtype != like.dtype and not wrong:
-            made = laid_out(tensor, like.stride(), like.dtype)
-        elif not lies_well(tensor, like.stride()):
-            later[name] = like.stride()
+            made = laid_out(tensor, strides, like.dtype)
+        elif not lies_well(tensor, strides):
+            later[name] = strides
         known = mapped is not None and made is tensor and mapped.finite(name)
         if finite and tensor.is_floating_point() and not known and not is_finite(made):
             beyond = f"numbers beyond the range of {like.dtype}"
@@ -230,35 +233,37 @@ def load_generator(
     if (elsewhere := find_source(zoo, name)) is not None:
         builder, rest = elsewhere
         return builder.load(rest, device=target, dtype=wanted, **hub)
+    # What lies here is read in no time; while a download is waited for, the collector goes on.
+    with contextlib.nullcontext() if name.startswith("hf:") else resting():
+        return _loaded(zoo, name, target, wanted, finite=not allow_nonfinite, **hub)
+
+
+def _loaded(zoo: Zoo, name: str, device: torch.device, dtype: torch.dtype, *, finite: bool, **hub: Any) -> Generator:
     card, tensors, source = find_weights(zoo, name, **hub)
     if tensors is None:
         # A plugin may offer an untrained model by a name of its own; a folder that lost its weights looks like a
         # trained one, and would answer with noise.
         if is_path(zoo, name) and State(_hollow(zoo, card)).tensors:
             raise WeightsError(f"{source}: {CARD_FILE} names no weights; add weights: with file, size and sha256 to it")
-        return _ready(build(zoo, card, dtype=wanted).requires_grad_(False), target)
-    with _without_collector():
-        model = build(zoo, card, materialise=False, dtype=wanted)
-        assign(model, tensors, source, finite=not allow_nonfinite, trainable=False)
-        return _ready(model, target)
+        return _ready(build(zoo, card, dtype=dtype).requires_grad_(False), device)
+    with resting():
+        model = build(zoo, card, materialise=False, dtype=dtype)
+        assign(model, tensors, source, finite=finite, trainable=False)
+        return _ready(model, device)
 
 
 def _ready(model: Generator, device: torch.device) -> Generator:
     # A model that is there already is not walked through in vain.
     placed = model if model.device == device else model.to(device=device)
-    return placed.eval()
-
-
-@contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
-    """Let the collector of cycles rest: what a model is made of stays, and is looked at dozens of times for nothing."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
+    if type(placed).eval is not nn.Module.eval:
+        return placed.eval()
+    for layer in layers(placed):
+        # As eval() does, which asks of each layer whether the attribute is a weight of its.
+        if type(layer).train is nn.Module.train:
+            vars(layer)["training"] = False
+        else:
+            layer.train(False)
+    return placed
 
 
 def inside(root: Path, name: str) -> Path:
@@ -273,9 +278,12 @@ def usable_device(device: torch.device | str | None) -> torch.device:
     """A device that is there, the CPU for None; raises OptionError."""
     try:
         found = torch.device(device or "cpu")
-        torch.empty(0, device=found)
+        if found.type != "cpu":  # which is always there
+            torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
-        raise OptionError(f"device {device!r} is not usable here: {str(error).splitlines()[0]}; try cpu") from None
+        # torch goes on to list all that could have been meant.
+        told = shorten(str(error).splitlines()[0].partition(". ")[0], 160)
+        raise OptionError(f"device {device!r} is not usable here: {told}; try cpu") from None
     return found
 
 

@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from genzoo.cards import Card
 from genzoo.registry import default_zoo
-from genzoo.state import State
+from genzoo.state import Quick, State, layers
 from genzoo.weights import assign, build
 
 
@@ -121,3 +121,42 @@ def test_the_state_of_every_shipped_network(card: Card) -> None:
     state = State(model)
     assert list(state.tensors) == list(model.state_dict())
     assert state.tensors.keys() == state.places.keys() or not state._plain
+
+
+def test_the_layers_are_those_of_torch_each_once() -> None:
+    shared = nn.Linear(2, 2)
+    module = nn.Sequential(shared, nn.Sequential(nn.ReLU(), shared), nn.ModuleDict({"a": nn.BatchNorm2d(2)}))
+    module.register_module("none", None)
+    module.append(module[1])
+    assert len(layers(module)) == len(set(layers(module)))
+    assert set(layers(module)) == set(module.modules())
+    assert layers(shared) == [shared]
+
+
+@pytest.mark.parametrize("base", [nn.Module, Quick])
+def test_settings_are_set_as_torch_sets_them(base: type[nn.Module]) -> None:
+    class Layer(base):  # type: ignore[misc,valid-type]
+        def __init__(self) -> None:
+            self.before = 1
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(2))
+            self.inner = nn.Identity()
+            self.register_buffer("table", torch.ones(2))
+            self.scale, self.names, self.later = 2.0, ("a", "b"), None
+            self.later = nn.Parameter(torch.zeros(1))
+
+        @property
+        def half(self) -> float:
+            return float(self.scale / 2)
+
+        @half.setter
+        def half(self, value: float) -> None:
+            self.scale = 2 * value
+
+    layer = Layer()
+    layer.half = 3
+    assert (layer.before, layer.scale, layer.names) == (1, 6, ("a", "b"))
+    assert list(layer.state_dict()) == ["weight", "later", "table"]
+    for name in ("weight", "inner", "table"):
+        with pytest.raises(TypeError, match=name):
+            setattr(layer, name, 1)

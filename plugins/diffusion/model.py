@@ -41,7 +41,7 @@ class PlainUNetChoice(PlainDiffusionUNetConfig):
     kind: Literal["plain-unet"] = "plain-unet"
 
 
-class DiffusionConfig(Frozen):
+class DiffusionConfig(Frozen, defer_build=False):
     """A diffusion model's architecture.
 
     Attributes:
