@@ -1,7 +1,8 @@
 """Grids: how the times of a walk are spread over a schedule. Pure functions, float64; each ends at 0, clean data.
 
 Whole times, as the field counts them: leading, trailing, linspace, quadratic. Times between, where the schedule
-interpolates and the network is told a fraction: uniform, karras, exponential (also log-snr), beta, and listed times.
+interpolates and the network is told a fraction: uniform, the ramps even, karras, exponential (also log-snr), beta and
+beta-sigma, and listed times.
 Those between can be kept within bounds of sigma / alpha: a cosine schedule, or one rescaled to end in pure noise,
 begins far beyond every level at which anything can be told from noise, and a ramp would spend most of its steps there.
 """
@@ -19,10 +20,26 @@ from genzoo.errors import OptionError
 from genzoo.schedule import NoiseSchedule
 
 #: leading: 0, r, 2r ... from the clean end; trailing: from the noisy end; linspace: both ends; quadratic: denser near
-#: the data (DDIM, section D.3); uniform: trailing without rounding, with flow matching's shift; karras: even in
-#: (sigma / alpha)^(1 / rho) (Karras et al. 2022, eq. 5); exponential, which is log-snr: even in log(alpha / sigma) (Lu
-#: et al. 2022); beta: denser at both ends (Lee et al. 2024).
-Spacing = Literal["leading", "trailing", "linspace", "quadratic", "uniform", "karras", "exponential", "log-snr", "beta"]
+#: the data (DDIM, section D.3); uniform: trailing without rounding, with flow matching's shift; even: linspace without
+#: rounding; karras: even in (sigma / alpha)^(1 / rho) (Karras et al. 2022, eq. 5); exponential, which is log-snr: even
+#: in log(alpha / sigma) (Lu et al. 2022); beta: denser at both ends (Lee et al. 2024); beta-sigma: its numbers spread
+#: sigma / alpha in place of time, as diffusers has it.
+Spacing = Literal[
+    "leading",
+    "trailing",
+    "linspace",
+    "quadratic",
+    "uniform",
+    "even",
+    "karras",
+    "exponential",
+    "log-snr",
+    "beta",
+    "beta-sigma",
+]
+
+#: Spacings that a ramp can take its first and its last time from.
+Ends = Literal["leading", "trailing"]
 
 #: The parameters of the beta grid (Lee et al. 2024, section 4).
 BETA = 0.6
@@ -38,6 +55,7 @@ def times(
     shift: float = 1.0,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
+    ends: Ends | None = None,
 ) -> list[float]:
     """The times of a walk of ``steps`` evaluations, which fall strictly to 0; one alone is the noisy end.
 
@@ -45,33 +63,39 @@ def times(
         schedule: gives length and levels.
         steps: how many evaluations, 1 to the schedule's length.
         spacing: see ``Spacing``.
-        offset: added to every leading time.
+        offset: added to every leading time, those of ``ends`` too.
         rho: the exponent of karras.
         shift: of uniform: t / T becomes shift t / (T + (shift - 1) t) (Esser et al. 2024, eq. 23).
         sigma_max: the first sigma / alpha of times between, where the schedule begins above it; None for its own. The
             time there takes the place of T.
-        sigma_min: the last sigma / alpha of karras, exponential and beta, where the schedule ends below it; None for
-            its own.
+        sigma_min: the last sigma / alpha of a ramp, where the schedule ends below it; None for its own.
+        ends: the ramps lie between the first and the last time of that spacing, unless a sigma is given in its place;
+            None for 1 and T.
     """
     if spacing in ("leading", "trailing", "linspace", "quadratic"):
         return spaced_times(steps, schedule.length, spacing, offset)
     check_steps(steps, schedule.length)
-    top = bounded(schedule, sigma_max) if sigma_max is not None else float(schedule.length)
+    whole = spaced_times(steps, schedule.length, ends, offset) if ends else [float(schedule.length), 1.0, 0.0]
+    top = bounded(schedule, sigma_max) if sigma_max is not None else whole[0]
     if spacing == "uniform":
         shares = [1 - i / steps for i in range(steps)]
         # Written so that 1 stays 1, whatever the rounding.
         return [top * u / (u + (1 - u) / shift) for u in shares] + [0.0]
     if steps == 1:
         return [top, 0.0]
-    last = bounded(schedule, sigma_min) if sigma_min is not None else 1.0
+    last = bounded(schedule, sigma_min) if sigma_min is not None else whole[-2]
     if not last < top:
         raise OptionError(f"sigma_min={sigma_min} leaves nothing below the first level; give a smaller one")
-    if spacing == "beta":
-        shares = [1 - i / (steps - 1) for i in range(steps)]
-        return [last + (top - last) * q for q in beta_quantiles(shares, BETA, BETA)] + [0.0]
+    shares = [1 - i / (steps - 1) for i in range(steps)]
+    if spacing in ("beta", "beta-sigma"):
+        shares = beta_quantiles(shares, BETA, BETA)
+    if spacing in ("even", "beta"):
+        return [last + (top - last) * share for share in shares] + [0.0]
     if spacing == "karras":
-        return _ramped(schedule, top, last, steps, lambda s: s ** (1 / rho), lambda r: r**rho)
-    return _ramped(schedule, top, last, steps, torch.log, torch.exp)
+        return _ramped(schedule, top, last, shares, lambda s: s ** (1 / rho), lambda r: r**rho)
+    if spacing == "beta-sigma":
+        return _ramped(schedule, top, last, shares, lambda s: s, lambda s: s)
+    return _ramped(schedule, top, last, shares, torch.log, torch.exp)
 
 
 def bounded(schedule: NoiseSchedule, sigma: float) -> float:
@@ -162,11 +186,11 @@ def _ramped(
     schedule: NoiseSchedule,
     top: float,
     last: float,
-    steps: int,
+    shares: Sequence[float],
     forth: Callable[[Tensor], Tensor],
     back: Callable[[Tensor], Tensor],
 ) -> list[float]:
-    """Times whose sigma / alpha are even under ``forth``, from ``top`` to ``last``.
+    """Times whose sigma / alpha lie, under ``forth``, at ``shares`` of the way up from ``last`` to ``top``.
 
     Where the schedule ends in pure noise, sigma / alpha has no end there: the ramp covers the levels below it, and its
     first time moves up to the last level.
@@ -175,8 +199,8 @@ def _ramped(
     begin = top - 1 if schedule.level(top)[0] < 1e-6 else top
     alphas, sigmas = schedule.levels(torch.tensor([begin, last], dtype=torch.float64))
     high, low = forth(sigmas / alphas)
-    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
-    inner: list[float] = schedule.times_of_log_snr(-torch.log(back(high + (low - high) * ramp))).tolist()
+    ramp = low + (high - low) * torch.tensor(shares, dtype=torch.float64)
+    inner: list[float] = schedule.times_of_log_snr(-torch.log(back(ramp))).tolist()
     # The ends are exact, whatever the rounding on the way there and back.
     return [top, *inner[1:-1], last, 0.0]
 

@@ -131,6 +131,9 @@ class Scheduler(Frozen, ABC):
     shift: Annotated[float, Field(gt=0, le=1000, description="of the uniform grid: above 1, more of it in noise")] = 1.0
     sigma_min: Lowest = None
     sigma_max: Highest = None
+    ends: Annotated[
+        grids.Ends | None, Field(description="a ramp lies between the first and the last time of that spacing")
+    ] = None
     times: Annotated[
         Times | None,
         Field(
@@ -151,8 +154,13 @@ class Scheduler(Frozen, ABC):
             shift=self.shift,
             sigma_min=self.sigma_min,
             sigma_max=self.sigma_max,
+            ends=self.ends,
         )
         return Grid.of(schedule, chosen)
+
+    def begin(self, eps: Tensor, grid: Grid) -> Tensor:
+        """x at the grid's first level, where a walk begins with nothing but the normal noise ``eps``."""
+        return eps
 
     def walk(self, denoise: Denoise, x: Tensor, grid: Grid, noise: Noise) -> Iterator[Tensor]:
         """Yield x after every step; the last is the sample.

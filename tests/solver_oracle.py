@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -100,6 +101,44 @@ def order_of(scheduler: Scheduler, steps: list[int], *, run_up: bool = False, ev
             grid = log_snr_grid(schedule, 900, 150, count, run_up=12 if run_up else 0)
         exact = flow(x, grid.levels[0], grid.levels[-1])
         errors.append(float((walk(scheduler, x, grid, Oracle(schedule))[-1] - exact).abs().max()))
-    logs = torch.tensor([[math.log(n), math.log(error)] for n, error in zip(steps, errors, strict=True)])
-    centred = logs - logs.mean(0)
-    return -float((centred[:, 0] * centred[:, 1]).sum() / (centred[:, 0] ** 2).sum())
+    return fitted_order(steps, errors)
+
+
+def fitted_order(steps: list[int], errors: list[float]) -> float:
+    """Minus the slope of log error against log steps, by least squares."""
+    return -float(np.polyfit(np.log(steps), np.log(errors), 1)[0])
+
+
+class Apart(Noise):
+    """Standard normal numbers as vectors over a basis: every draw has a coordinate of its own, after ``taken`` others.
+
+    What a walk that is linear in x and its noise does to them is its result's decomposition into independent parts.
+    """
+
+    def __init__(self, taken: int) -> None:
+        super().__init__([0], dtype=torch.float64)
+        self.drawn = taken
+
+    def normal(self, *shape: int) -> Tensor:
+        out = torch.zeros(1, *shape, dtype=torch.float64)
+        out[..., self.drawn] = 1
+        self.drawn += 1
+        return out
+
+
+def weak_order_of(scheduler: Scheduler, steps: list[int]) -> float:
+    """As ``order_of``, of the error of the variance, for data of one Gaussian N(0, 0.3^2)."""
+    schedule, spread, errors = Smooth(), 0.3**2, []
+
+    def denoise(x: Tensor, t: float) -> Tensor:
+        alpha, sigma = schedule.level(t)
+        return x * (alpha * spread / (alpha**2 * spread + sigma**2))
+
+    for count in steps:
+        grid = log_snr_grid(schedule, 900, 150, count)
+        first, last = ((level.alpha**2 * spread + level.sigma**2) for level in (grid.levels[0], grid.levels[-1]))
+        x = torch.zeros(1, 1, 1, count + 1, dtype=torch.float64)
+        x[..., 0] = first**0.5
+        *_, out = scheduler.walk(denoise, x, grid, Apart(1))
+        errors.append(abs(float(out.square().sum()) - last))
+    return fitted_order(steps, errors)

@@ -19,6 +19,10 @@ with warnings.catch_warnings():
         DDIMScheduler,
         DDPMScheduler,
         DPMSolverMultistepScheduler,
+        EulerAncestralDiscreteScheduler,
+        EulerDiscreteScheduler,
+        HeunDiscreteScheduler,
+        LMSDiscreteScheduler,
         PNDMScheduler,
         UNet2DConditionModel,
         UniPCMultistepScheduler,
@@ -74,6 +78,14 @@ SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "dpm-solver": (DPMSolverMultistepScheduler, {}),
     "unipc": (UniPCMultistepScheduler, {"timestep_spacing": "leading", "steps_offset": 1}),
     "unipc of order 3": (UniPCMultistepScheduler, {"solver_order": 3}),
+    "pndm v": (PNDMScheduler, {"skip_prk_steps": True, "steps_offset": 1, "prediction_type": "v_prediction"}),
+    "runge-kutta": (PNDMScheduler, {"steps_offset": 1}),
+    "dpm-solver karras": (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
+    "euler": (EulerDiscreteScheduler, {"timestep_spacing": "leading", "steps_offset": 1}),
+    "euler v": (EulerDiscreteScheduler, {"prediction_type": "v_prediction"}),
+    "euler ancestral": (EulerAncestralDiscreteScheduler, {"timestep_spacing": "trailing"}),
+    "heun": (HeunDiscreteScheduler, {}),
+    "lms": (LMSDiscreteScheduler, {"use_karras_sigmas": True}),
 }
 
 
@@ -119,13 +131,15 @@ def test_latents_are_those_of_the_original_walk(tmp_path: Path, scheduler: str, 
     streams = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
     x = torch.cat([torch.randn(1, 4, 16, 16, generator=stream) for stream in streams])
     made.set_timesteps(6)
+    x = x * made.init_noise_sigma
     with torch.no_grad():
         for t in made.timesteps:
-            eps = network(x, t, encoder_hidden_states=told).sample
+            scaled = made.scale_model_input(x, t)
+            eps = network(scaled, t, encoder_hidden_states=told).sample
             if scale != 1:
-                without = network(x, t, encoder_hidden_states=free.expand(2, -1, -1)).sample
+                without = network(scaled, t, encoder_hidden_states=free.expand(2, -1, -1)).sample
                 eps = without + scale * (eps - without)
-            given = {"generator": streams} if scheduler == "ddpm" else {}
+            given = {"generator": streams} if scheduler in ("ddpm", "euler ancestral") else {}
             x = made.step(eps, t, x, **given).prev_sample
     options = {"null_tokens": free, "guidance": scale} if scale != 1 else {}
     found = model.latents([5, 6], told, steps=6, **options)
@@ -184,13 +198,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         },
         "cross-attention",
     ),
-    "other scheduler": ("scheduler", {"_class_name": "KDPM2DiscreteScheduler"}, "KDPM2"),
-    "pndm of v": (
-        "scheduler",
-        {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "prediction_type": "v_prediction"},
-        "prediction_type.*PNDM",
-    ),
-    "runge-kutta": ("scheduler", {"_class_name": "PNDMScheduler"}, "skip_prk_steps"),
+    "other scheduler": ("scheduler", {"_class_name": "KDPM2AncestralDiscreteScheduler"}, "KDPM2"),
+    "pndm of x0": ("scheduler", {"_class_name": "PNDMScheduler", "prediction_type": "sample"}, "prediction_type"),
 }
 
 

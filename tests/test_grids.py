@@ -25,13 +25,18 @@ from genzoo_plugins.solvers.multistep import LMS
 #: diffusers hands tensors to numpy in a way that numpy will not take for ever.
 pytestmark = pytest.mark.filterwarnings("ignore:__array_(_|wrap__) :DeprecationWarning")
 
-SPACINGS: list[Spacing] = ["uniform", "karras", "exponential", "log-snr", "beta"]
+SPACINGS: list[Spacing] = ["uniform", "even", "karras", "exponential", "log-snr", "beta", "beta-sigma"]
 SCHEDULES: dict[str, NoiseSchedule] = {
     "linear": ScheduleConfig().build(),
     "cosine": ScheduleConfig(kind="cosine").build(),
     "endless": ScheduleConfig(zero_terminal_snr=True).build(),
     "short": ScheduleConfig(steps=20, beta_start=0.01, beta_end=0.5).build(),
     "flow": FlowSchedule(),
+    "ratio": ScheduleConfig(between="ratio").build(),
+    "log-ratio": ScheduleConfig(kind="cosine", between="log-ratio").build(),
+    "nearly endless": ScheduleConfig(
+        kind="scaled-linear", zero_terminal_snr=True, terminal=1e-9, between="ratio"
+    ).build(),
 }
 LINEAR = SCHEDULES["linear"]
 
@@ -63,19 +68,26 @@ def test_times_of_log_snr_is_the_inverse(name: str) -> None:
 
 def their_sigmas(name: str, steps: int, **given: Any) -> Any:
     theirs = getattr(diffusers, name)(**given)
+    theirs.alphas_cumprod = ScheduleConfig().table  # theirs is float32, whose first entry is off by 5e-4
     theirs.set_timesteps(steps)
     return theirs.sigmas[:-1].double()
 
 
 @pytest.mark.parametrize("steps", [2, 5, 10, 50])
 @pytest.mark.parametrize(
-    ("spacing", "key"), [("karras", "use_karras_sigmas"), ("exponential", "use_exponential_sigmas")]
+    ("spacing", "key"),
+    [
+        ("karras", "use_karras_sigmas"),
+        ("exponential", "use_exponential_sigmas"),
+        ("log-snr", "use_lu_lambdas"),
+        ("beta-sigma", "use_beta_sigmas"),
+    ],
 )
 def test_ramps_are_diffusers(steps: int, spacing: Spacing, key: str) -> None:
-    """Their levels come from a float32 table, whose first entry is off by 5e-4."""
+    """From one float64 table; they keep what they make of it in float32."""
     theirs = their_sigmas("DPMSolverMultistepScheduler", steps, **{key: True})
     alpha, sigma = LINEAR.levels(torch.tensor(times(LINEAR, steps, spacing)[:-1], dtype=torch.float64))
-    torch.testing.assert_close(sigma / alpha, theirs, rtol=1e-3, atol=0)
+    torch.testing.assert_close(sigma / alpha, theirs, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("rho", [1.0, 3.0, 7.0])
@@ -109,6 +121,68 @@ def test_beta_is_even_under_the_distribution_of_times() -> None:
     assert scipy.stats.beta(0.6, 0.6).cdf((found - 1) / 999) == pytest.approx(np.linspace(1, 0, 11), abs=1e-9)
     theirs = their_sigmas("EulerDiscreteScheduler", 11, use_beta_sigmas=True)
     assert int((theirs > theirs.max() / 2).sum()) == 6
+    alpha, sigma = LINEAR.levels(torch.tensor(times(LINEAR, 11, "beta-sigma")[:-1], dtype=torch.float64))
+    torch.testing.assert_close(sigma / alpha, theirs, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("steps", [2, 7, 50])
+def test_even_is_linspace_without_rounding(steps: int) -> None:
+    theirs = diffusers.EulerDiscreteScheduler()
+    theirs.set_timesteps(steps)
+    assert [t - 1 for t in times(LINEAR, steps, "even")[:-1]] == pytest.approx(theirs.timesteps.tolist(), abs=1e-3)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize(
+    ("ramp", "key"),
+    [
+        ("karras", "use_karras_sigmas"),
+        ("exponential", "use_exponential_sigmas"),
+        ("beta-sigma", "use_beta_sigmas"),
+    ],
+)
+def test_ramps_between_the_ends_of_another_spacing_are_diffusers(ramp: Spacing, key: str, spacing: Any) -> None:
+    found = times(LINEAR, 9, ramp, offset=3, ends=spacing)
+    whole = spaced_times(9, 1000, spacing, 3)
+    assert (found[0], found[-2]) == (whole[0], whole[-2])
+    theirs = their_sigmas("EulerDiscreteScheduler", 9, timestep_spacing=spacing, steps_offset=3, **{key: True})
+    alpha, sigma = LINEAR.levels(torch.tensor(found[:-1], dtype=torch.float64))
+    torch.testing.assert_close(sigma / alpha, theirs, rtol=1e-6, atol=0)
+
+
+def test_a_ramp_bounded_by_a_sigma_does_not_ask_another_spacing_for_that_end() -> None:
+    found = times(LINEAR, 9, "karras", sigma_max=5.0, ends="trailing")
+    alpha, sigma = LINEAR.level(found[0])
+    assert sigma / alpha == pytest.approx(5.0)
+    assert found[-2] == spaced_times(9, 1000, "trailing")[-2]
+
+
+@pytest.mark.parametrize("between", ["angle", "ratio", "log-ratio"])
+def test_what_is_linear_between_whole_times(between: Any) -> None:
+    schedule = ScheduleConfig(between=between).build()
+    at = torch.tensor([1.0, 1.25, 2.0, 437.0, 437.75, 438.0, 999.0, 999.5, 1000.0], dtype=torch.float64)
+    (alpha, sigma), (a, s) = schedule.levels(at), LINEAR.levels(at.round())
+    whole = at == at.round()
+    torch.testing.assert_close(alpha[whole], a[whole], rtol=0, atol=1e-15)
+    torch.testing.assert_close(sigma[whole], s[whole], rtol=0, atol=1e-15)
+    kept = {"angle": torch.atan2(sigma, alpha), "ratio": sigma / alpha, "log-ratio": (sigma / alpha).log()}[between]
+    for low, middle, high, share in ((0, 1, 2, 0.25), (3, 4, 5, 0.75), (6, 7, 8, 0.5)):
+        assert float(kept[middle]) == pytest.approx(float(torch.lerp(kept[low], kept[high], share)), rel=1e-12)
+    torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(alpha))
+
+
+def test_a_network_may_be_told_whole_times() -> None:
+    exact, nearest = (ScheduleConfig(told=told).build() for told in ("exact", "nearest"))  # type: ignore[arg-type]
+    assert (exact.timestep(437.75), nearest.timestep(437.75)) == (436.75, 437.0)
+    many = torch.tensor([437.25, 1000.0], dtype=torch.float64)
+    assert nearest.timestep(many).tolist() == [436.0, 999.0]  # type: ignore[union-attr]
+    assert nearest.level(437.75) == exact.level(437.75)
+
+
+def test_a_schedule_without_end_may_keep_a_last_level() -> None:
+    kept = ScheduleConfig(kind="scaled-linear", beta_end=0.012, zero_terminal_snr=True, terminal=2.0**-24)
+    assert float(kept.table[-1]) == 2.0**-24
+    assert kept.build().level(1000)[0] == pytest.approx(2.0**-12)
 
 
 def test_uniform_is_shifted_as_in_flow_matching() -> None:
@@ -124,7 +198,7 @@ def test_pure_noise_is_the_first_time_and_no_end_of_a_ramp() -> None:
     assert times(SCHEDULES["endless"], 1, "karras") == [1000, 0]
 
 
-@pytest.mark.parametrize("spacing", ["karras", "exponential", "log-snr", "uniform", "beta"])
+@pytest.mark.parametrize("spacing", ["karras", "exponential", "log-snr", "uniform", "beta", "beta-sigma", "even"])
 @pytest.mark.parametrize("name", ["cosine", "endless", "flow", "linear"])
 def test_times_between_keep_their_bounds(spacing: Spacing, name: str) -> None:
     schedule = SCHEDULES[name]
@@ -184,7 +258,7 @@ def test_whole_times_are_whole() -> None:
     with pytest.raises(OptionError, match="no whole times"):
         spaced_times(10, 1000, "karras")
     with pytest.raises(ValidationError):
-        LMS(spacing="even")  # type: ignore[arg-type]
+        LMS(spacing="odd")  # type: ignore[arg-type]
 
 
 def test_levels_between() -> None:

@@ -11,8 +11,21 @@ import diffusers.schedulers as zoo_of_theirs
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers import AysSchedules
 from pydantic import ValidationError
-from solver_oracle import MEANS, SPREADS, WEIGHTS, Oracle, Smooth, clean, distribution, flow, order_of, walk
+from solver_oracle import (
+    MEANS,
+    SPREADS,
+    WEIGHTS,
+    Oracle,
+    Smooth,
+    clean,
+    distribution,
+    flow,
+    order_of,
+    walk,
+    weak_order_of,
+)
 from tiny import squares
 from torch import Tensor
 
@@ -25,7 +38,7 @@ from genzoo.schedule import FlowSchedule, NoiseSchedule, ScheduleConfig
 from genzoo.scheduler import Grid, Level, Scheduler, Spacing
 from genzoo_plugins.diffusion.model import DiffusionConfig
 from genzoo_plugins.diffusion.recipe import DiffusionRecipe, DiffusionRecipeConfig
-from genzoo_plugins.diffusion.schedulers import DDIM
+from genzoo_plugins.diffusion.schedulers import DDIM, DDPM
 from genzoo_plugins.solvers.dpm_solver import DPM2, DPMpp1S, DPMpp2M, DPMpp2MSDE, DPMpp2S, DPMpp3M
 from genzoo_plugins.solvers.euler import Churn, Euler, EulerAncestral, Heun
 from genzoo_plugins.solvers.few_step import LCM, TCD, distilled_times
@@ -61,6 +74,7 @@ def start(rows: int = 2, columns: int = 7, seed: int = 3) -> Tensor:
         (Euler(), 1),
         (FlowEuler(), 1),
         (DPMpp1S(), 1),
+        (TCD(eta=0.0), 1),
         (Heun(), 2),
         (FlowHeun(), 2),
         (Churn(churn=0.0), 2),
@@ -101,6 +115,24 @@ def test_order_from_a_run_up(scheduler: Scheduler, order: int) -> None:
 def test_pseudo_methods_are_of_second_order(scheduler: Scheduler) -> None:
     """In equal steps of t, as Liu et al. 2022 prove: DDIM's step weighs a mean over t as if it were one over sigma."""
     assert order_of(scheduler, STEPS, even=True) == pytest.approx(2, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "order"),
+    [
+        (EulerAncestral(), 1),
+        (EulerAncestral(eta=0.5), 1),
+        (DDIM(eta=1.0), 1),
+        (DDPM(), 1),
+        (DPMpp2MSDE(lower_order_final=False), 2),
+        (DPMpp2MSDE(lower_order_final=False, variant="heun"), 2),
+        (Churn(churn=5.0, inflate=1.0), 2),
+    ],
+    ids=repr,
+)
+def test_weak_order(scheduler: Scheduler, order: int) -> None:
+    """Of methods that add noise: the error of the samples' variance, which is known exactly for one Gaussian."""
+    assert weak_order_of(scheduler, STEPS) == pytest.approx(order, abs=0.3)
 
 
 def test_the_published_third_order_is_of_second_order() -> None:
@@ -257,6 +289,11 @@ def test_lms_is_diffusers(settings: dict[str, Any], order: int) -> None:
 
 
 @pytest.mark.parametrize("settings", SETTINGS + GRIDS, ids=str)
+def test_dpmpp_1s_is_diffusers(settings: dict[str, Any]) -> None:
+    compare(DPMpp1S(), made("DPMSolverMultistepScheduler", settings, solver_order=1), edm=False)
+
+
+@pytest.mark.parametrize("settings", SETTINGS + GRIDS, ids=str)
 @pytest.mark.parametrize("variant", ["midpoint", "heun"])
 def test_dpmpp_2m_is_diffusers(settings: dict[str, Any], variant: Any) -> None:
     compare(DPMpp2M(variant=variant), made("DPMSolverMultistepScheduler", settings, solver_type=variant), edm=False)
@@ -265,6 +302,23 @@ def test_dpmpp_2m_is_diffusers(settings: dict[str, Any], variant: Any) -> None:
 @pytest.mark.parametrize("settings", SETTINGS + GRIDS, ids=str)
 def test_dpmpp_3m_is_diffusers_as_published(settings: dict[str, Any]) -> None:
     compare(DPMpp3M(variant="published"), made("DPMSolverMultistepScheduler", settings, solver_order=3), edm=False)
+
+
+@pytest.mark.parametrize("name", ["StableDiffusionTimesteps", "StableDiffusionXLTimesteps"])
+@pytest.mark.parametrize("variant", ["midpoint", "heun"])
+def test_align_your_steps_is_diffusers(name: str, variant: Any) -> None:
+    """The lists of Sabour et al. 2024, named in words, from the grid to the picture; timestep k is time k + 1."""
+    config = ScheduleConfig(kind="scaled-linear", beta_start=0.00085, beta_end=0.012)
+    theirs = diffusers.DPMSolverMultistepScheduler(solver_type=variant)
+    theirs.alphas_cumprod = config.table
+    theirs.set_timesteps(timesteps=AysSchedules[name])
+    listed = "/".join(str(k + 1) for k in AysSchedules[name])
+    ours: Scheduler = default_zoo().make("scheduler", f"dpmpp-2m:times={listed},variant={variant}")
+    schedule, x = config.build(), start()
+    grid = ours.grid(schedule, len(AysSchedules[name]))
+    steps = their_walk(theirs, x, theirs.sigmas[:-1].tolist(), False, lambda i: True)
+    for a, b in zip(walk(ours, x, grid, Oracle(schedule)), steps, strict=True):
+        close(a, b)
 
 
 def test_dpmpp_3m_differs_from_diffusers_in_the_second_derivative() -> None:
@@ -841,7 +895,7 @@ def test_low_precision_stays_low(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("lms", "order=5"), ("unipc", "variant=bh3"), ("euler", "spacing=even"), ("heun", "order=2"), ("tcd", "eta=2"),
+    [("lms", "order=5"), ("unipc", "variant=bh3"), ("euler", "spacing=odd"), ("heun", "order=2"), ("tcd", "eta=2"),
      ("dpmpp-2m", "times=1000/x")],
 )  # fmt: skip
 def test_refused_options_are_one_line(name: str, options: str) -> None:
@@ -855,6 +909,44 @@ def test_every_grid_can_be_named(spacing: Spacing) -> None:
     made: Scheduler = default_zoo().make("scheduler", f"dpmpp-2m:spacing={spacing}")
     assert made.grid(LINEAR, 8) == DPMpp2M(spacing=spacing).grid(LINEAR, 8)
     assert len(walk(made, start(), made.grid(LINEAR, 8), Oracle(LINEAR))) == 8
+
+
+@pytest.mark.parametrize("name", ["dpmpp-1s", "dpmpp-2m", "unipc", "deis", "ipndm", "plms", "pndm", "tcd"])
+def test_a_walk_may_stop_at_the_first_noisy_level(name: str) -> None:
+    full, stopped = (default_zoo().make("scheduler", f"{name}:end={end}").grid(LINEAR, 8) for end in (0, 1))
+    assert full.levels[:-1] == stopped.levels[:-1]
+    assert (full.levels[-1].t, stopped.levels[-1]) == (0, stopped.at(1.0))
+
+
+def test_the_noise_that_a_walk_begins_with() -> None:
+    eps = start()
+    grid = Euler(spacing="trailing").grid(ScheduleConfig(beta_end=0.012).build(), 5)
+    assert Euler().begin(eps, grid) is eps
+    torch.testing.assert_close(Euler(start="level").begin(eps, grid), eps * grid.levels[0].sigma)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 9])
+def test_a_level_between_may_be_of_the_grid(steps: int) -> None:
+    """One evaluation a step, at the grid's own times; at the end a step or two of first order."""
+    scheduler = DPMpp2S(middle="grid")
+    grid = scheduler.grid(LINEAR, steps)
+    assert scheduler.evaluated(grid) == list(grid.times[:-1])
+    assert scheduler.nfe(steps) == steps == len(walk(scheduler, start(), grid, Oracle(LINEAR)))
+
+
+def test_whole_times_halfway_are_halfway_through_an_even_step() -> None:
+    half, whole = PNDM(spacing="leading"), PNDM(spacing="leading", middle="whole")
+    assert half.evaluated(half.grid(LINEAR, 50)) == whole.evaluated(whole.grid(LINEAR, 50))
+    odd = whole.evaluated(whole.grid(LINEAR, 40))
+    assert odd[:4] == [976.0, 963.0, 963.0, 951.0]
+    assert all(t == int(t) for t in odd)
+
+
+@pytest.mark.parametrize("kind", [IPNDM, PLMS, PNDM])
+def test_a_mean_of_one_evaluation_is_the_same_of_v_and_of_eps(kind: type[Scheduler]) -> None:
+    x, grid = start(), kind(spacing="leading").grid(LINEAR, 1)
+    first, second = (walk(kind(spacing="leading", mean=mean), x, grid, Oracle(LINEAR)) for mean in ("eps", "v"))
+    torch.testing.assert_close(first, second)
 
 
 def test_options_reach_the_method() -> None:

@@ -18,7 +18,7 @@ from genzoo.registry import default_zoo
 from genzoo.scheduler import Denoise, Grid, Level, Scheduler
 
 
-class DiffusionOptions(Options):
+class DiffusionOptions(Options, defer_build=False):
     """What a diffusion model can be asked per call."""
 
     steps: Annotated[int, Field(ge=1, le=100_000, description="steps of the scheduler")] = 50
@@ -91,7 +91,8 @@ class Walker(Generator):
         """Yield x after every step from ``start``, which is normal noise; the last is the sample."""
         scheduler = self.scheduler(options)
         grid = scheduler.grid(self.denoiser.schedule, options.steps)
-        yield from scheduler.walk(self.steered(options, condition, null, grid), start, grid, noise)
+        denoise = self.steered(options, condition, null, grid)
+        yield from scheduler.walk(denoise, scheduler.begin(start, grid), grid, noise)
 
     def nfe(self, options: Any) -> float:
         scheduler = self.scheduler(options)

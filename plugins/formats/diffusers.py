@@ -1,4 +1,4 @@
-"""The layout of the diffusers library, for pipelines of one U-Net that makes images: DDPM and DDIM."""
+"""The layout of the diffusers library, for pipelines of one U-Net that makes images: DDPM, DDIM and PNDM."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from genzoo.formats import Files, Format, FormatError, card_of
 from genzoo.tensors import Tensors, write
 from genzoo_plugins.formats.keys import Keys
 from genzoo_plugins.formats.pipeline import IDLE, NETWORK, VERSION, WEIGHTS, Layout, lacks, load_tensors
-from genzoo_plugins.formats.sampling import Sampling, read_scheduler, scheduler_file
+from genzoo_plugins.formats.sampling import Sampling, read_scheduler
+from genzoo_plugins.formats.walks import Written
 
 #: Names that the library gave its attention before 2023.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 #: Pipelines, with the scheduler class that each makes of whatever its folder names; None where it takes that.
-PIPELINES = {"DDPMPipeline": None, "DDIMPipeline": "DDIMScheduler"}
+PIPELINES = {"DDPMPipeline": None, "DDIMPipeline": "DDIMScheduler", "PNDMPipeline": "PNDMScheduler"}
 
 
 class DiffusersUNet(Format):
-    """``UNet2DModel`` with a DDPM or DDIM scheduler, in sub-folders or flat."""
+    """``UNet2DModel`` with its scheduler, in sub-folders or flat.
+
+    The library's pipelines of one U-Net scale neither the first noise nor what the network is given, as the classes in
+    sigma / alpha ask of them (EulerDiscreteScheduler and the like). Here such a class walks as it is meant to, and as
+    the library's pipelines of latents walk.
+    """
 
     def detect(self, files: Files) -> str | None:
         return lacks(files, "UNet2DModel")
@@ -47,24 +53,23 @@ class DiffusersUNet(Format):
         return make_card(files, files.json(layout.config), sampling, tensors.metadata), modern(tensors)
 
     def write(self, card: Card, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
-        network, scheduler = network_file(card), scheduler_file(card)
+        network, walk = network_file(card), Written.of(card)
         unet = {name.removeprefix(NETWORK): tensor for name, tensor in tensors.items() if name.startswith(NETWORK)}
         if len(unet) < len(tensors):
             raise FormatError(f"{card.name}: it holds more than a U-Net, which this layout has no place for")
         words = {"format": "pt"}
         if card.config.get("num_classes") and card.config.get("null_class", True):
             words["genzoo.null_class"] = "true"
-        kind = str(scheduler["_class_name"])
         index = {
-            "_class_name": "DDIMPipeline" if kind.startswith("DDIM") else "DDPMPipeline",
+            "_class_name": walk.pipeline,
             "_diffusers_version": VERSION,
-            "scheduler": ["diffusers", kind],
+            "scheduler": ["diffusers", walk.scheduler["_class_name"]],
             "unet": ["diffusers", "UNet2DModel"],
         }
         write(folder / "unet" / f"{WEIGHTS}.safetensors", unet, words)
         for name, data in (
             ("unet/config.json", network),
-            ("scheduler/scheduler_config.json", scheduler),
+            ("scheduler/scheduler_config.json", walk.scheduler),
             ("model_index.json", index),
         ):
             write_whole(folder / name, json.dumps(data, indent=2) + "\n")

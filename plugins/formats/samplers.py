@@ -1,156 +1,283 @@
-"""Scheduler classes of the diffusers library, each with the keys that it reads, as registered schedulers."""
+"""Scheduler classes of the diffusers library: a table each of the keys that it reads and what they are here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
-from genzoo.formats import FormatError
-from genzoo_plugins.formats.keys import Keys
+from genzoo_plugins.formats.rows import Clash, Number, Refused, Words
+from genzoo_plugins.formats.spacings import ALONE, CUT, INNER, MIDWAY, PSEUDO, RATIOS, STRIDED, WHOLE, Times
 
-VARIANCES = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large"}
-
-#: Other grids and other kinds of model: each changes the images where it is on.
-OFF = frozenset({"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_flow_sigmas"})
-OFF |= {"use_dynamic_shifting", "rescale_betas_zero_snr"}
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a scheduler's file says that its class reads as all do.
-
-    Attributes:
-        prediction: eps, v or x0.
-        clip: x_0 is clamped to [-clip, clip]; None leaves it.
-        spacing: leading, trailing or linspace.
-        offset: added to leading times.
-    """
-
-    prediction: str
-    clip: float | None
-    spacing: str
-    offset: int
-
-
-#: (registered name, its options, steps by default).
-Chosen = tuple[str, list[str], int]
+#: The last abar of a schedule rescaled to end in pure noise, where a class keeps sigma / alpha finite.
+TINY = 2.0**-24
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A scheduler class of the library.
+    """A scheduler class of the library. It passes over a key that it does not know: conversions between classes leave
+    such keys behind.
 
     Attributes:
-        read: the scheduler that its own keys make.
-        spacing: where the file says none.
-        clips, thresholds, zero_snr: whether it knows clip_sample, thresholding, rescale_betas_zero_snr. The library
-            passes over a key that the class does not know, as conversions between classes leave them behind.
+        methods: the values of ``by`` -> the registered scheduler that those make, with the options that it then has.
+        by: keys that choose the method, and their values where a file has none.
+        rows: the keys that are options of the method.
+        refused, clashes: what is not understood, alone and together.
+        times: how its times lie; None where the rows say it.
+        clips: clip_sample where a file has none; None for a class that does not know it.
+        keeps_eps: where x_0 is clipped, the step goes on with the network's own eps.
+        thresholds: it knows "thresholding".
+        terminal: the last abar under rescale_betas_zero_snr; None for a class that does not know it.
+        betas: beta_start, beta_end and beta_schedule, where a file has none.
+        pipeline: the pipeline of one U-Net that walks by it; "" where none does, as none scales what a network is given
+            and some hand over arguments that a class does not take: such a class is read, and never written.
+        arguments: options of the method that are arguments of the pipeline there.
+        idle: keys that the class takes and never reads.
+        steps: by default.
     """
 
-    read: Callable[[Keys, Asked], Chosen]
-    spacing: str = "leading"
-    clips: bool = False
-    thresholds: bool = True
-    zero_snr: bool = True
+    methods: Mapping[tuple[object, ...], str]
+    by: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    rows: tuple[Words | Number, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    clashes: tuple[Clash, ...] = ()
+    times: Times | None = None
+    clips: bool | None = None
+    keeps_eps: bool = False
+    thresholds: bool = False
+    terminal: float | None = None
+    betas: tuple[float, float, str] = (1e-4, 0.02, "linear")
+    pipeline: str = ""
+    arguments: frozenset[str] = frozenset()
+    idle: frozenset[str] = frozenset()
+    steps: int = 50
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The registered schedulers that it can be, each once."""
+        return tuple(dict.fromkeys(method.partition(":")[0] for method in self.methods.values()))
+
+    def variants(self, name: str) -> dict[tuple[object, ...], str]:
+        """The values of ``by`` that make the scheduler of that name -> the options that it then has."""
+        parts = {values: method.partition(":") for values, method in self.methods.items()}
+        return {values: options for values, (method, _, options) in parts.items() if method == name}
 
 
-def _ddpm(keys: Keys, asked: Asked) -> Chosen:
-    variance = keys.choose("variance_type", "fixed_small", VARIANCES)
-    if variance == "large" and (asked.spacing == "trailing" or asked.offset):
-        raise FormatError(
-            f"{keys.source}: variance_type: 'fixed_large' is not supported with timestep_spacing 'trailing' or a "
-            "steps_offset: the library adds noise to the finished image there"
-        )
-    return "ddpm", [*_grid(asked, "leading"), *([f"variance={variance}"] if variance != "small" else [])], 1000
+FLOWS = (
+    Refused("use_flow_sigmas", (False,), "the levels of a flow belong to models of flow matching; write false"),
+    Refused("use_dynamic_shifting", (False,), "it shifts the levels of a flow by the image's size; write false"),
+)
+LEARNED = Refused(
+    "variance_type",
+    (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
+    "a pipeline of one U-Net has no place for a learned variance; write null",
+)
+BEGINNING = Refused("lambda_min_clipped", (float("-inf"),), "no scheduler here begins there; leave the key out")
+LOWER_ORDER = {True: "", False: "lower_order_final=false"}
+FINAL = Words("final_sigmas_type", "zero", {"zero": "", "sigma_min": "end=1"})
+IN_PLACE = Clash(
+    {"final_sigmas_type": ("sigma_min",), "use_karras_sigmas": (True,)},
+    "its last step would end where it begins, where log-SNR has no step; write 'zero'",
+)
+#: What conversions between classes leave behind, and the class reads as its own default.
+STRAYS = ("midpoint", "heun", "logrho", "bh1", "bh2")
+
+NO_WORD = "the class itself raises an error for any other; write another class"
 
 
-def _ddim(keys: Keys, asked: Asked) -> Chosen:
-    options = _grid(asked, "leading")
-    # A leading grid has that stride by itself.
-    options += ["stride=even"] if asked.spacing != "leading" else []
-    options += [f"clip={asked.clip}"] if asked.clip is not None else []
-    options += [] if keys.get("set_alpha_to_one", True, bool) else ["end=1"]
-    return "ddim", options, 50
+def _few_step(method: str) -> Sampler:
+    """Of latent or trajectory consistency: the times that the network was distilled on."""
+    return Sampler(
+        {(): method},
+        rows=(Number("original_inference_steps", 50, "distilled", 50, 1, 100_000),),
+        terminal=0.0,
+        betas=(0.00085, 0.012, "scaled_linear"),
+        idle=frozenset({"timestep_spacing", "steps_offset", "set_alpha_to_one"}),
+        pipeline="DDPMPipeline",
+        steps=4,
+    )
 
 
-def _plms(keys: Keys, asked: Asked) -> Chosen:
-    if asked.spacing == "linspace":
-        raise FormatError(
-            f"{keys.source}: timestep_spacing: 'linspace' is not supported for PNDMScheduler, whose steps then end "
-            "between the times of its own grid, so that its mean is of other times than it takes them for; write "
-            "'leading'"
-        )
-    if not keys.get("skip_prk_steps", False, bool):
-        raise FormatError(f"{keys.source}: skip_prk_steps: False is not supported for PNDMScheduler; True is")
-    if asked.prediction != "eps":
-        raise FormatError(
-            f"{keys.source}: prediction_type: only 'epsilon' is supported for PNDMScheduler, which otherwise takes the "
-            "mean of what the network said at different times for one at the last; DDIMScheduler has no such slip"
-        )
-    return "plms", [*_grid(asked, ""), *([] if keys.get("set_alpha_to_one", False, bool) else ["end=1"])], 50
-
-
-def _dpm_solver(keys: Keys, asked: Asked) -> Chosen:
-    _refuse_others(keys, ("euler_at_final", "use_lu_lambdas"))
-    keys.refuse("variance_type", None, *VARIANCES, "fixed_large_log")
-    keys.refuse("lambda_min_clipped", float("-inf"))
-    order, kind = keys.get("solver_order", 2, int), keys.get("algorithm_type", "dpmsolver++", str)
-    variant = keys.choose("solver_type", "midpoint", {"midpoint": "midpoint", "heun": "heun"})
-    known = {("dpmsolver++", 1): "dpmpp-1s", ("dpmsolver++", 2): "dpmpp-2m", ("dpmsolver++", 3): "dpmpp-3m"}
-    known |= {("sde-dpmsolver++", 2): "dpmpp-2m-sde"}
-    if (kind, order) not in known:
-        raise FormatError(
-            f"{keys.source}: algorithm_type: {kind[:60]!r} of solver_order {order} is not supported; these are: "
-            f"{', '.join(f'{kind} of order {order}' for kind, order in known)}"
-        )
-    options = _grid(asked, "log-snr", inner=asked.spacing != "trailing")
-    lowers = keys.get("lower_order_final", True, bool)
-    if order == 2:
-        options += [f"variant={variant}"] if variant != "midpoint" else []
-    if order == 3:
-        options += ["variant=published"]
-    if order > 1:
-        options += [] if lowers else ["lower_order_final=false"]
-    return known[kind, order], options, 50
-
-
-def _unipc(keys: Keys, asked: Asked) -> Chosen:
-    _refuse_others(keys)
-    keys.refuse("predict_x0", True)
-    keys.refuse("disable_corrector", [])
-    for name in ("solver_p", "sigma_min", "sigma_max", "shift_terminal"):
-        keys.refuse(name, None)
-    # bh1 divides 0 by 0 in its last step there.
-    keys.choose("solver_type", "bh2", {"bh2": "bh2"})
-    order = keys.get("solver_order", 2, int)
-    if order not in (1, 2, 3):
-        raise FormatError(f"{keys.source}: solver_order: {order} is not supported; 1, 2 and 3 are")
-    options = [*_grid(asked, "log-snr", inner=asked.spacing != "trailing"), f"order={order}"]
-    options += [] if keys.get("lower_order_final", True, bool) else ["lower_order_final=false"]
-    return "unipc", options, 50
-
-
-def _refuse_others(keys: Keys, more: tuple[str, ...] = ()) -> None:
-    """What would make another grid or another end of it."""
-    for name in sorted(OFF | set(more)):
-        keys.refuse(name, False)
-    keys.choose("final_sigmas_type", "zero", {"zero": "zero"})
-
-
-def _grid(asked: Asked, usual: str, *, inner: bool = False) -> list[str]:
-    """The options of a scheduler whose own spacing is ``usual``."""
-    options = [f"spacing={asked.spacing}"] if asked.spacing != usual else []
-    options += [f"offset={asked.offset}"] if asked.offset and asked.spacing == "leading" else []
-    return options + (["inner=true"] if inner else [])
-
-
-SAMPLERS: Mapping[str, Sampler] = {
-    "DDPMScheduler": Sampler(_ddpm, clips=True),
-    "DDIMScheduler": Sampler(_ddim, clips=True),
-    "PNDMScheduler": Sampler(_plms, thresholds=False, zero_snr=False),
-    "DPMSolverMultistepScheduler": Sampler(_dpm_solver, spacing="linspace", zero_snr=False),
-    "UniPCMultistepScheduler": Sampler(_unipc, spacing="linspace", zero_snr=False),
+SAMPLERS: dict[str, Sampler] = {
+    "DDPMScheduler": Sampler(
+        {(): "ddpm"},
+        rows=(
+            Words(
+                "variance_type",
+                "fixed_small",
+                {"fixed_small": "", "fixed_small_log": "", "fixed_large": "variance=large"},
+                why="a learned variance has no place in a pipeline of one U-Net",
+            ),
+        ),
+        clashes=tuple(
+            Clash(
+                {"variance_type": ("fixed_large",), key: values},
+                "the library adds noise to the finished image there; write 'fixed_small'",
+            )
+            for key, values in (("timestep_spacing", ("trailing",)), ("steps_offset", range(1, 1001)))
+        ),
+        times=WHOLE,
+        clips=True,
+        thresholds=True,
+        terminal=0.0,
+        pipeline="DDPMPipeline",
+        steps=1000,
+    ),
+    "DDIMScheduler": Sampler(
+        {(): "ddim"},
+        rows=(Words("set_alpha_to_one", True, {True: "", False: "end=1"}),),
+        times=STRIDED,
+        clips=True,
+        keeps_eps=True,
+        thresholds=True,
+        terminal=0.0,
+        arguments=frozenset({"eta", "clip"}),
+        pipeline="DDIMPipeline",
+    ),
+    "PNDMScheduler": Sampler(
+        {(True,): "plms", (False,): "pndm:middle=whole"},
+        by={"skip_prk_steps": False},
+        rows=(
+            Words("set_alpha_to_one", False, {True: "", False: "end=1"}),
+            Words("prediction_type", "epsilon", {"epsilon": "", "v_prediction": "mean=v"}, why=NO_WORD),
+        ),
+        times=PSEUDO,
+        pipeline="PNDMPipeline",
+    ),
+    "DPMSolverMultistepScheduler": Sampler(
+        {
+            ("dpmsolver++", 1): "dpmpp-1s",
+            ("dpmsolver++", 2): "dpmpp-2m",
+            ("dpmsolver++", 3): "dpmpp-3m:variant=published",
+            ("sde-dpmsolver++", 2): "dpmpp-2m-sde",
+        },
+        by={"algorithm_type": "dpmsolver++", "solver_order": 2},
+        rows=(
+            Words(
+                "solver_type",
+                "midpoint",
+                {word: "variant=heun" if word == "heun" else "" for word in STRAYS},
+                only=("dpmpp-2m", "dpmpp-2m-sde"),
+            ),
+            Words("lower_order_final", True, LOWER_ORDER, only=("dpmpp-2m", "dpmpp-3m", "dpmpp-2m-sde")),
+            FINAL,
+        ),
+        refused=(
+            *FLOWS,
+            LEARNED,
+            Refused("use_lu_lambdas", (False,), "no scheduler here spreads its times so; write use_karras_sigmas"),
+            BEGINNING,
+        ),
+        clashes=(
+            IN_PLACE,
+            Clash(
+                {"euler_at_final": (True,), "final_sigmas_type": ("sigma_min",)},
+                "no scheduler here lowers the order of that step alone; write false",
+            ),
+            Clash(
+                {"solver_type": ("heun",), "solver_order": (3,)},
+                "the steps of second order that it begins and ends with are taken by 'midpoint' here; write that",
+            ),
+            Clash(
+                {"use_karras_sigmas": (True,), "beta_schedule": ("squaredcos_cap_v2",)},
+                CUT,
+            ),
+        ),
+        times=INNER,
+        thresholds=True,
+        terminal=TINY,
+        pipeline="DDPMPipeline",
+    ),
+    "DPMSolverSinglestepScheduler": Sampler(
+        {("dpmsolver++", 2): "dpmpp-2s:middle=grid", ("dpmsolver++", 1): "dpmpp-1s"},
+        by={"algorithm_type": "dpmsolver++", "solver_order": 2},
+        rows=(
+            Words("solver_type", "midpoint", dict.fromkeys((w for w in STRAYS if w != "heun"), ""), only=("dpmpp-2s",)),
+            # The library sets it where the walk ends in clean data.
+            Words("lower_order_final", False, {True: "", False: ""}),
+            Words("final_sigmas_type", "zero", {"zero": ""}, why="the last step is first-order here; write zero"),
+        ),
+        refused=(*FLOWS, LEARNED, BEGINNING),
+        times=ALONE,
+        thresholds=True,
+    ),
+    "UniPCMultistepScheduler": Sampler(
+        {(order,): f"unipc:order={order}" for order in (2, 1, 3)},
+        by={"solver_order": 2},
+        rows=(
+            # bh1 divides 0 by 0 in its last step there.
+            Words("solver_type", "bh2", {"bh2": "", **dict.fromkeys(STRAYS[:3], "")}, why="bh1 ends in NaN there"),
+            Words("lower_order_final", True, LOWER_ORDER),
+            FINAL,
+        ),
+        refused=(
+            *FLOWS,
+            Refused("predict_x0", (True,), "no scheduler here is a UniPC of eps; write true"),
+            Refused("disable_corrector", ([],), "a scheduler here corrects every step or none; write []"),
+            Refused("solver_p", (None,), "a predictor of another class is not read; write null"),
+            Refused("shift_terminal", (None,), "it moves the levels of a flow; write null"),
+        ),
+        clashes=(IN_PLACE,),
+        times=INNER,
+        thresholds=True,
+        terminal=TINY,
+    ),
+    "DEISMultistepScheduler": Sampler(
+        {(order,): f"deis:order={order},end=1" for order in (2, 1, 3)},
+        by={"solver_order": 2},
+        rows=(
+            Words("solver_type", "logrho", dict.fromkeys(("logrho", *STRAYS), "")),
+            Words("algorithm_type", "deis", dict.fromkeys(("deis", "dpmsolver", "dpmsolver++"), "")),
+            Words("lower_order_final", True, LOWER_ORDER),
+        ),
+        refused=FLOWS,
+        times=INNER,
+        thresholds=True,
+    ),
+    "EulerDiscreteScheduler": Sampler(
+        {(): "euler"},
+        rows=(
+            Words("final_sigmas_type", "zero", {"zero": ""}, why="an image of another class's scale would be left"),
+            Words("interpolation_type", "linear", {"linear": ""}, why="others are not of the times told; write linear"),
+        ),
+        clashes=(
+            Clash(
+                {"timestep_type": ("continuous",), "prediction_type": ("v_prediction",)},
+                "such a network is told the logarithm of its level in place of a time; no U-Net here is",
+            ),
+        ),
+        times=RATIOS,
+        terminal=TINY,
+    ),
+    "EulerAncestralDiscreteScheduler": Sampler(
+        {(): "euler-ancestral"},
+        clashes=(Clash({"prediction_type": ("sample",)}, NO_WORD),),
+        times=replace(RATIOS, ramped={}),
+        terminal=TINY,
+    ),
+    "HeunDiscreteScheduler": Sampler({(): "heun"}, times=RATIOS, clips=False, betas=(0.00085, 0.012, "linear")),
+    "LMSDiscreteScheduler": Sampler({(): "lms"}, times=RATIOS),
+    "KDPM2DiscreteScheduler": Sampler(
+        {(): "dpm-2"},
+        clashes=(Clash({"prediction_type": ("sample",)}, NO_WORD),),
+        times=MIDWAY,
+        betas=(0.00085, 0.012, "linear"),
+    ),
+    "LCMScheduler": replace(
+        _few_step("lcm"),
+        rows=(*_few_step("lcm").rows, Number("timestep_scaling", 10.0, "scaling", 10.0, 1e-6, 1e6)),
+        clips=False,
+        thresholds=True,
+    ),
+    "TCDScheduler": replace(
+        _few_step("tcd:end=1"),
+        idle=_few_step("tcd").idle | {"clip_sample", "clip_sample_range", "thresholding", "timestep_scaling"},
+    ),
 }
+
+#: The same walks, in the library's classes for many steps at once.
+PARALLEL = ("DDPM", "DDIM")
+SAMPLERS |= {f"{name}ParallelScheduler": replace(SAMPLERS[f"{name}Scheduler"], pipeline="") for name in PARALLEL}
 
 #: Every key that a scheduler of images of the library reads: one that the class at hand does not know has no effect.
 KNOWN = frozenset({"beta_end", "beta_schedule", "beta_start", "num_train_timesteps", "rescale_betas_zero_snr"})

@@ -1,4 +1,4 @@
-"""scheduler_config.json of the diffusers library: the noise schedule and the scheduler, read and written."""
+"""scheduler_config.json of the diffusers library, read: the noise schedule and the scheduler."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from genzoo.cards import Card
-from genzoo.errors import shorten
+from genzoo.errors import OptionError, shorten
 from genzoo.formats import FormatError
+from genzoo.schedule import ScheduleConfig
 from genzoo_plugins.formats.keys import Keys
-from genzoo_plugins.formats.pipeline import IDLE, VERSION
-from genzoo_plugins.formats.samplers import KNOWN, SAMPLERS, Asked
+from genzoo_plugins.formats.pipeline import IDLE
+from genzoo_plugins.formats.rows import Clash, Refused
+from genzoo_plugins.formats.samplers import KNOWN, SAMPLERS, Sampler
 
 KINDS = {"linear": "linear", "scaled_linear": "scaled-linear", "squaredcos_cap_v2": "cosine"}
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-SPACINGS = {word: word for word in ("leading", "trailing", "linspace")}
-
-#: The largest steps_offset: schedulers take no larger one.
-MAX_OFFSET = 1000
 
 
 @dataclass(frozen=True)
@@ -44,37 +41,73 @@ def read_scheduler(data: Mapping[str, Any], source: str, kind: str | None = None
             f"{source}: _class_name: {name[:60]!r} is not supported; these are: {', '.join(SAMPLERS)}; write one "
             "of them into a copy of the folder"
         )
-    sampler, schedule = SAMPLERS[name], _schedule(keys)
-    schedule["zero_terminal_snr"] = sampler.zero_snr and keys.get("rescale_betas_zero_snr", False, bool)
+    sampler = SAMPLERS[name]
+    keys.seen |= sampler.idle
+    schedule = _schedule(keys, sampler)
     prediction = keys.choose("prediction_type", "epsilon", PREDICTIONS)
     # What older files call the same.
     keys.refuse("predict_epsilon", True)
     if sampler.thresholds:
-        keys.refuse("thresholding", False, None)
-    clips = sampler.clips and keys.get("clip_sample", True, bool)
-    clip = keys.get("clip_sample_range", 1.0, float) if clips else None
+        keys.refuse("thresholding", False, None, why="each image would be clipped by its own brightness; write false")
+    clip = None
+    if sampler.clips is not None:
+        limit = keys.get("clip_sample_range", 1.0, float)
+        clip = limit if keys.get("clip_sample", sampler.clips, bool) else None
     if schedule["zero_terminal_snr"] and prediction == "eps":
         raise FormatError(
             f"{source}: rescale_betas_zero_snr: a prediction of eps says nothing about the image where there is only "
             "noise; v_prediction and sample are supported"
         )
-    spacing = keys.choose("timestep_spacing", sampler.spacing, SPACINGS)
-    offset = keys.get("steps_offset", 0, int)
-    if not 0 <= offset <= MAX_OFFSET:
-        raise FormatError(f"{source}: steps_offset: {shorten(str(offset), 60)} is not supported; 0 to {MAX_OFFSET} are")
-    asked = Asked(prediction, clip, spacing, offset)
-    scheduler, options, steps = sampler.read(keys, asked)
+    spec, told = _method(keys, sampler, clip)
     keys.finish()
-    spec = ":".join(filter(None, [scheduler, ",".join(options)]))
-    return Sampling(schedule, prediction, clip, spec, min(steps, schedule["steps"]))
+    return Sampling(schedule | told, prediction, clip, spec, min(sampler.steps, schedule["steps"]))
 
 
-def _schedule(keys: Keys) -> dict[str, Any]:
+def _method(keys: Keys, sampler: Sampler, clip: float | None) -> tuple[str, dict[str, Any]]:
+    """The scheduler, with its options, and what the schedule is told of its times."""
+    chosen = tuple(keys.get(key, default, type(default)) for key, default in sampler.by.items())
+    if chosen not in sampler.methods:
+        asked = " with ".join(
+            f"{key}: {shorten(str(value), 60)}" for key, value in zip(sampler.by, chosen, strict=True)
+        )
+        known = ", ".join(" with ".join(map(str, each)) for each in sampler.methods)
+        raise FormatError(f"{keys.source}: {asked} is not supported; these are: {known}")
+    name, _, fixed = sampler.methods[chosen].partition(":")
+    options, told = sampler.times.read(keys) if sampler.times else ([], {})
+    if clip is not None and sampler.keeps_eps:
+        options.append(f"clip={clip}")
+    # Read, whatever the method, so that values of no sense are refused.
+    read = [(row, row.read(keys)) for row in sampler.rows]
+    options += [row.option(value) for row, value in read if not row.only or name in row.only]
+    checks: tuple[Refused | Clash, ...] = (*sampler.refused, *sampler.clashes)
+    for check in checks:
+        check.check(keys)
+    return ":".join(filter(None, [name, ",".join(filter(None, [*options, fixed]))])), told
+
+
+def _schedule(keys: Keys, sampler: Sampler) -> dict[str, Any]:
+    """What a schedule's config takes."""
+    out = _betas(keys, sampler)
+    out["zero_terminal_snr"] = sampler.terminal is not None and keys.get("rescale_betas_zero_snr", False, bool)
+    if not (out["zero_terminal_snr"] and sampler.terminal):
+        return out
+    out["terminal"] = sampler.terminal
+    try:
+        ScheduleConfig(**out).build()
+    except OptionError:
+        raise FormatError(
+            f"{keys.source}: rescale_betas_zero_snr: True is not supported with this schedule, whose last levels would "
+            f"not fall: the library sets the last to 2^-24, above the one before; write DDIMScheduler"
+        ) from None
+    return out
+
+
+def _betas(keys: Keys, sampler: Sampler) -> dict[str, Any]:
     keys.seen.add("timesteps")
     old = keys.data.get("timesteps", 1000)
     steps = keys.get("num_train_timesteps", old, int)
-    start, end = keys.get("beta_start", 1e-4, float), keys.get("beta_end", 0.02, float)
-    word = keys.get("beta_schedule", "linear", str)
+    start, end = (keys.get(name, sampler.betas[i], float) for i, name in enumerate(("beta_start", "beta_end")))
+    word = keys.get("beta_schedule", sampler.betas[2], str)
     out: dict[str, Any] = {"steps": steps}
     listed = keys.get("trained_betas", None, (list, type(None)))
     if listed is not None:
@@ -86,7 +119,7 @@ def _schedule(keys: Keys) -> dict[str, Any]:
                 f"{keys.source}: num_train_timesteps: {steps} is not supported for 'sigmoid': 1 to 4096 are"
             )
         return {**out, "kind": "listed", "betas": _sigmoid(steps, start, end)}
-    kind = keys.choose("beta_schedule", "linear", {**KINDS, "sigmoid": ""})
+    kind = keys.choose("beta_schedule", sampler.betas[2], {**KINDS, "sigmoid": ""})
     return {**out, "kind": kind, "beta_start": start, "beta_end": end}
 
 
@@ -94,59 +127,3 @@ def _sigmoid(steps: int, start: float, end: float) -> list[float]:
     """beta_k = start + (end - start) / (1 + exp(-u_k)), u from -6 to 6 (Xu et al. 2022, GeoDiff)."""
     places = [-6 + 12 * k / max(steps - 1, 1) for k in range(steps)]
     return [start + (end - start) / (1 + math.exp(-u)) for u in places]
-
-
-def scheduler_file(card: Card) -> dict[str, Any]:
-    """scheduler_config.json of a card: its schedule, and the scheduler among its options."""
-    name, _, rest = str(card.options.get("scheduler", "ddim")).partition(":")
-    given = dict(part.partition("=")[::2] for part in rest.split(",") if part)
-    if name not in ("ddim", "ddpm"):
-        raise FormatError(f"{card.name}: its scheduler {name!r} is not written in this layout; ddim and ddpm are")
-    schedule, clip = card.config.get("schedule") or {}, card.config.get("clip", 1.0)
-    words = {ours: theirs for theirs, ours in KINDS.items()}
-    kind = schedule.get("kind", "linear")
-    if "flow" in (kind, card.config.get("prediction")):
-        raise FormatError(f"{card.name}: a flow schedule or prediction is not written in this layout; write 'genzoo'")
-    out: dict[str, Any] = {
-        "_class_name": "DDIMScheduler" if name == "ddim" else "DDPMScheduler",
-        "_diffusers_version": VERSION,
-        "num_train_timesteps": schedule.get("steps", 1000),
-        "beta_start": schedule.get("beta_start", 1e-4),
-        "beta_end": schedule.get("beta_end", 0.02),
-        "beta_schedule": words.get(kind, "linear"),
-        "trained_betas": schedule["betas"] if kind == "listed" else None,
-        "rescale_betas_zero_snr": schedule.get("zero_terminal_snr", False),
-        "prediction_type": {ours: theirs for theirs, ours in PREDICTIONS.items()}[card.config.get("prediction", "eps")],
-        "timestep_spacing": _spacing_file(card, name, given),
-        "steps_offset": int(given.pop("offset", 0)),
-        "thresholding": False,
-    }
-    clip = float(given.pop("clip", clip)) if clip is not None or "clip" in given else None
-    out |= {"clip_sample": clip is not None, "clip_sample_range": clip if clip is not None else 1.0}
-    if name == "ddim":
-        given.pop("eta", None)  # an argument of the pipeline, there
-        out["set_alpha_to_one"] = given.pop("end", "0") == "0"
-    else:
-        out["variance_type"] = {"small": "fixed_small", "large": "fixed_large"}[given.pop("variance", "small")]
-    if given:
-        raise FormatError(f"{card.name}: {', '.join(given)}: an option of {name} that this layout cannot say")
-    return out
-
-
-def _spacing_file(card: Card, name: str, given: dict[str, str]) -> str:
-    """timestep_spacing of a card, whose scheduler's options lose what it says."""
-    spacing, stride = given.pop("spacing", "leading"), given.pop("stride", "grid")
-    if spacing not in SPACINGS:
-        raise FormatError(f"{card.name}: spacing={spacing} is not written in this layout; {', '.join(SPACINGS)} are")
-    length = (card.config.get("schedule") or {}).get("steps", 1000)
-    even = (
-        stride == "even"
-        or spacing == "leading"
-        or (spacing == "trailing" and not length % card.options.get("steps", 50))
-    )
-    if name == "ddim" and not even:
-        raise FormatError(
-            f"{card.name}: spacing={spacing} is written in this layout with stride=even alone: DDIMScheduler ends its "
-            "steps elsewhere than the next begin"
-        )
-    return spacing

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genzoo.noise import Noise
 from genzoo.scheduler import Denoise, Grid, Highest, Level, Spread
-from genzoo_plugins.solvers.solver import FEW_STEPS, SLOPES_HIGHEST, Solver, straight, weighted
+from genzoo_plugins.solvers.solver import FEW_STEPS, SLOPES_HIGHEST, Solver, Stopping, straight, weighted
 
 #: Denoised estimates with their levels, the newest first.
 History = list[tuple[Level, Tensor]]
@@ -57,60 +57,19 @@ class DPM2(Solver):
         return 2 * steps - 1
 
 
-class DPMpp1S(Solver):
-    """DPM-Solver++ of order 1 (Lu et al. 2022b), which is DDIM with eta 0."""
+class DPMpp1S(Stopping):
+    """DPM-Solver++ of order 1 (Lu et al. 2022b, algorithm 2's first step), which is DDIM with eta 0.
 
-    spacing: Spread = "log-snr"
-
-
-class DPMpp2S(Solver):
-    """DPM-Solver++(2S) (Lu et al. 2022b, algorithm 1, r = 1/2). Two evaluations a step, one in the last.
-
-    u = the first-order solution halfway in log-SNR; x' = the first-order step with D = D(u): at r = 1/2 the paper's
-    (1 - 1 / 2r) D(x) + (1 / 2r) D(u) is D(u) alone.
+    x' = (sigma' / sigma) x + alpha' (1 - e^-h) D.
     """
 
     spacing: Spread = "log-snr"
 
-    def walk(self, denoise: Denoise, x: Tensor, grid: Grid, noise: Noise) -> Iterator[Tensor]:
-        for here, there in grid.pairs():
-            x0 = denoise(x, here.t)
-            middle = halfway(here, there, grid)
-            if middle is not None:
-                x0 = denoise(straight(x, x0, here, middle), middle.t)
-            x = straight(x, x0, here, there)
-            yield x
 
-    def nfe(self, steps: int) -> int:
-        return 2 * steps - 1
-
-
-class _Multistep(Solver):
-    """Expansions of D in lambda through past estimates: one evaluation a step, first-order in the first."""
+class _Expansion(Stopping):
+    """A step through estimates at several levels: D expanded in lambda by divided differences."""
 
     spacing: Spread = "log-snr"
-    lower_order_final: Annotated[
-        bool, Field(description="walks of fewer than 15 steps lower their order towards the end")
-    ] = True
-
-    @property
-    def highest(self) -> int:
-        """How many estimates a full step uses."""
-        return 2
-
-    def walk(self, denoise: Denoise, x: Tensor, grid: Grid, noise: Noise) -> Iterator[Tensor]:
-        past: History = []
-        steps = len(grid.levels) - 1
-        for i, (here, there) in enumerate(grid.pairs()):
-            past.insert(0, (here, denoise(x, here.t)))
-            left = steps - i if self.lower_order_final and steps < FEW_STEPS else steps
-            order = 1 if there.sigma == 0 else min(self.highest, len(past), left)
-            del past[self.highest :]
-            x = self.advance(x, past[:order], there, noise)
-            if here.alpha == 0:
-                # Pure noise is infinitely far away in log-SNR: nothing can be expanded through it.
-                past.clear()
-            yield x
 
     def advance(self, x: Tensor, past: History, there: Level, noise: Noise) -> Tensor:
         """x at ``there`` through all of ``past``."""
@@ -136,6 +95,75 @@ def spread(past: History, weights: tuple[float, float]) -> list[tuple[float, Ten
     return [(weights[0] + weights[1], past[0][1]), (-weights[1], past[1][1])]
 
 
+class DPMpp2S(_Expansion):
+    """DPM-Solver++(2S) (Lu et al. 2022b, algorithm 1). Two evaluations a step, one in the last.
+
+    u = the first-order solution at a level between, r of the way in log-SNR, and x' = (sigma' / sigma) x +
+    alpha' (1 - e^-h) ((1 - 1 / 2r) D(x) + (1 / 2r) D(u)). At r = 1/2 ("log-snr") that is D(u) alone. ``middle`` "grid"
+    takes the level between from the grid, so that two of its steps make one of the method's, and each has one
+    evaluation, as in diffusers; what is left at the end, one step or two, is first-order.
+    """
+
+    middle: Annotated[Literal["log-snr", "grid"], Field(description="the level between: halfway, or of the grid")] = (
+        "log-snr"
+    )
+
+    def walk(self, denoise: Denoise, x: Tensor, grid: Grid, noise: Noise) -> Iterator[Tensor]:
+        for here, between, there in self._spans(grid):
+            first = denoise(x, here.t)
+            point = straight(x, first, here, between or there)
+            if between is None:
+                x = point
+            elif self.middle == "grid":
+                yield point
+                x = self.advance(x, [(here, first), (between, denoise(point, between.t))], there, noise)
+            else:
+                x = straight(x, denoise(point, between.t), here, there)
+            yield x
+
+    def _spans(self, grid: Grid) -> Iterator[tuple[Level, Level | None, Level]]:
+        """(here, between, there) of every step; without a level between, a first-order one."""
+        pairs = grid.pairs()
+        if self.middle == "log-snr":
+            yield from ((here, halfway(here, there, grid), there) for here, there in pairs)
+            return
+        left = len(grid.levels) - 1
+        for here, there in pairs:
+            paired = left > 2 and here.alpha > 0
+            yield (here, there, next(pairs)[1]) if paired else (here, None, there)
+            left -= 2 if paired else 1
+
+    def nfe(self, steps: int) -> int:
+        return steps if self.middle == "grid" else 2 * steps - 1
+
+
+class _Multistep(_Expansion):
+    """Expansions of D in lambda through past estimates: one evaluation a step, first-order in the first."""
+
+    lower_order_final: Annotated[
+        bool, Field(description="walks of fewer than 15 steps lower their order towards the end")
+    ] = True
+
+    @property
+    def highest(self) -> int:
+        """How many estimates a full step uses."""
+        return 2
+
+    def walk(self, denoise: Denoise, x: Tensor, grid: Grid, noise: Noise) -> Iterator[Tensor]:
+        past: History = []
+        steps = len(grid.levels) - 1
+        for i, (here, there) in enumerate(grid.pairs()):
+            past.insert(0, (here, denoise(x, here.t)))
+            left = steps - i if self.lower_order_final and steps < FEW_STEPS else steps
+            order = 1 if there.sigma == 0 else min(self.highest, len(past), left)
+            del past[self.highest :]
+            x = self.advance(x, past[:order], there, noise)
+            if here.alpha == 0:
+                # Pure noise is infinitely far away in log-SNR: nothing can be expanded through it.
+                past.clear()
+            yield x
+
+
 class DPMpp2M(_Multistep):
     """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2). One evaluation a step, order 2.
 
@@ -150,7 +178,7 @@ class DPMpp2M(_Multistep):
 
 
 class DPMpp3M(_Multistep):
-    """DPM-Solver++(3M): the expansion to second order (as in the authors' code). One evaluation a step.
+    """DPM-Solver++(3M) (Lu et al. 2022b, as their code has it): the expansion to second order. One evaluation a step.
 
     x' = (sigma' / sigma) x + alpha' ((1 - e^-h) D_0 + phi_2 D_1 - phi_3 D_2), phi_2 = (e^-h - 1) / h + 1,
     phi_3 = (e^-h - 1 + h) / h^2 - 1/2, where D_1 = h D' and D_2 = h^2 D'' by divided differences in lambda through

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from genzoo.noise import Noise
-from genzoo.scheduler import Denoise, Grid, Highest, Level, Lowest, Scheduler, Spread
-from genzoo_plugins.solvers.solver import HIGHEST, LOWEST, SLOPES_HIGHEST, Solver, straight, weighted
+from genzoo.scheduler import Denoise, Grid, Highest, Level, Spread
+from genzoo_plugins.solvers.solver import SLOPES_HIGHEST, Solver, straight, weighted
 
 #: A level's s: sigma / alpha, or sigma / (alpha + sigma).
 Place = Callable[[Level], float]
@@ -46,7 +46,7 @@ class Euler(Solver):
     spacing: Spread = "karras"
 
 
-class EulerAncestral(Scheduler):
+class EulerAncestral(Solver):
     """Euler to a lower level, then fresh noise up to the next (k-diffusion's ``sample_euler_ancestral``).
 
     In s = sigma / alpha: s_up^2 = eta^2 s'^2 (s^2 - s'^2) / s^2 and s_down^2 = s'^2 - s_up^2. DDIM with the same eta is
@@ -54,8 +54,6 @@ class EulerAncestral(Scheduler):
     """
 
     spacing: Spread = "karras"
-    sigma_min: Lowest = LOWEST
-    sigma_max: Highest = HIGHEST
     eta: Annotated[float, Field(ge=0, le=1, description="share of the ancestral noise")] = 1.0
 
     def step(self, x: Tensor, x0: Tensor, here: Level, there: Level, noise: Noise) -> Tensor:

@@ -14,7 +14,7 @@ from genzoo.errors import OptionError
 from genzoo.noise import Noise
 from genzoo.schedule import NoiseSchedule
 from genzoo.scheduler import Denoise, Grid, Level, Scheduler
-from genzoo_plugins.solvers.solver import straight, weighted
+from genzoo_plugins.solvers.solver import End, straight, weighted
 
 
 def distilled_times(steps: int, length: int, distilled: int) -> list[float]:
@@ -73,10 +73,16 @@ class TCD(_FewStep):
 
     From t to s' = (1 - eta) t' without noise, then up to t' with fresh noise: x' = (alpha' / alpha_s) x_s +
     sqrt(sigma'^2 - (alpha' / alpha_s)^2 sigma_s^2) z. eta (the paper's gamma) 0 is deterministic, 1 noises x_0 anew.
-    Timesteps are whole, as the authors' code rounds them down. One evaluation a step; the last ends in clean data.
+    Timesteps are whole, as the authors' code rounds them down. One evaluation a step; the last ends in clean data, and
+    in the authors' code at the first noisy level (``end`` 1).
     """
 
     eta: Annotated[float, Field(ge=0, le=1, description="share of each step that is taken anew")] = 0.3
+    end: End = 0
+
+    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
+        grid = super().grid(schedule, steps)
+        return grid.stopped() if self.end else grid
 
     def walk(self, denoise: Denoise, x: Tensor, grid: Grid, noise: Noise) -> Iterator[Tensor]:
         for here, there in grid.pairs():

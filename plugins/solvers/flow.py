@@ -32,7 +32,10 @@ class FlowEuler(Solver):
 
 
 class FlowHeun(Solver):
-    """Heun's method in t: x' = x + (t' - t) (u + u') / 2. Two evaluations a step, one in the last, order 2."""
+    """Heun's method in t: x' = x + (t' - t) (u + u') / 2 (Karras et al. 2022, alg. 1, with Lipman et al. 2023's u).
+
+    Two evaluations a step, one in the last, order 2.
+    """
 
     spacing: Spread = "uniform"
     sigma_max: Highest = None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genzoo.noise import Noise
 from genzoo.scheduler import Denoise, Grid, Level, Spread
-from genzoo_plugins.solvers.solver import FEW_STEPS, Solver, slope, straight, weighted
+from genzoo_plugins.solvers.solver import FEW_STEPS, Solver, Stopping, slope, straight, weighted
 
 
 def lagrange_integrals(
@@ -74,6 +74,7 @@ class _Linear(Solver):
 class LMS(_Linear):
     """The linear multistep method in sigma / alpha (k-diffusion's ``sample_lms``): Adams-Bashforth on an uneven grid.
 
+    y' = y + sum_j c_j eps_j over the ``order`` newest eps, along the flow of Karras et al. 2022 (algorithm 1, line 4).
     One evaluation a step; the first steps have the orders 1, 2, 3. It keeps its order into sigma = 0. The default grid
     is even in time: on the shipped model that is nearer to the data than Karras's, from 5 evaluations to 15.
     """
@@ -84,11 +85,11 @@ class LMS(_Linear):
         return lagrange_integrals(nodes, nodes[0], there, np.ones_like)
 
 
-class DEIS(_Linear):
+class DEIS(_Linear, Stopping):
     """The diffusion exponential integrator, log-rho form (Zhang & Chen 2023; rho = sigma / alpha).
 
     eps is a polynomial in log rho. One evaluation a step. The last step into clean data is first-order: log rho ends at
-    minus infinity there. (diffusers' scheduler stops at the first noisy level instead, "final_sigmas_type": sigma_min.)
+    minus infinity there. (diffusers' scheduler always stops at the first noisy level instead: ``end`` 1.)
     """
 
     order: Annotated[int, Field(ge=1, le=4, description="evaluations that a step looks back on")] = 3

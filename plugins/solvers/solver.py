@@ -10,7 +10,7 @@ polynomial of.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -32,6 +32,9 @@ LOWEST, HIGHEST = 0.05, 80.0
 #: nothing of x_0, and a step across orders of magnitude multiplies its error: on the shipped model Heun's method with 9
 #: evaluations has a Frechet distance of 15 from the schedule's own end, 3 from 80 and 1 from 20.
 SLOPES_HIGHEST = 20.0
+
+#: The option that says where a walk stops.
+End = Annotated[int, Field(ge=0, le=1, description="the last time: 0 is clean data, 1 the first noisy level")]
 
 
 def weighted(x: Tensor, weight: float, *terms: tuple[float, Tensor]) -> Tensor:
@@ -65,11 +68,18 @@ def transfer(x: Tensor, eps: Tensor, here: Level, there: Level) -> Tensor:
 
 
 class Solver(Scheduler):
-    """A deterministic method; ``step`` is the first-order one, which the others start with and end on."""
+    """A method on a bounded grid; ``step`` is the first-order one, which the others start with and end on.
+
+    ``start`` "level" takes the noise that a walk begins with as sigma eps, as if all of x_0 were 0, and not as eps,
+    which has the variance that x_t has of data of variance 1.
+    """
 
     sigma_min: Lowest = LOWEST
     sigma_max: Highest = HIGHEST
     inner: Annotated[bool, Field(description="the grid of one step more, without its last noisy level")] = False
+    start: Annotated[
+        Literal["unit", "level"], Field(description="begin with noise of deviation 1, or with the first level's sigma")
+    ] = "unit"
 
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         if not self.inner:
@@ -77,5 +87,18 @@ class Solver(Scheduler):
         longer = super().grid(schedule, steps + 1)
         return replace(longer, levels=(*longer.levels[:-2], longer.levels[-1]))
 
+    def begin(self, eps: Tensor, grid: Grid) -> Tensor:
+        return eps * grid.levels[0].sigma if self.start == "level" else eps
+
     def step(self, x: Tensor, x0: Tensor, here: Level, there: Level, noise: Noise) -> Tensor:
         return straight(x, x0, here, there)
+
+
+class Stopping(Solver):
+    """A method that may also stop at the first noisy level ("final_sigmas_type": "sigma_min" in the field's files)."""
+
+    end: End = 0
+
+    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
+        grid = super().grid(schedule, steps)
+        return grid.stopped() if self.end else grid

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from genzoo.noise import Noise
 from genzoo.scheduler import Denoise, Grid, Level, Spread
-from genzoo_plugins.solvers.solver import Solver, weighted
+from genzoo_plugins.solvers.solver import Stopping, weighted
 
 
-class UniPC(Solver):
+class UniPC(Stopping):
     """UniPC-p in x_0 (Zhao et al. 2023, algorithms 1 and 2, in their data-prediction form). One evaluation a step.
 
     Both parts are x' = (sigma' / sigma) x + alpha' (1 - e^-h) D_0 - alpha' B(h) sum_k a_k (D_k - D_0) / r_k, where
