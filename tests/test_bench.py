@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import importlib
 import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -111,7 +116,7 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
         read_benchmark(tmp_path / "bench.json")
     for other in ("genzoo.bench/1", "genzoo.bench/9"):
         (tmp_path / "bench.json").write_text(json.dumps(changed | {"format": other}))
-        with pytest.raises(ResultsError, match=f"format '{other}'.*run genzoo bench again"):
+        with pytest.raises(ResultsError, match=f"format '{other}'.*genzoo bench -o ANOTHER_FOLDER"):
             read_benchmark(tmp_path / "bench.json")
 
 
@@ -497,6 +502,23 @@ def test_a_module_that_is_compiled_anew_for_every_call_is_refused(tiny: str, mon
     assert (found.status, found.whole) == ("refused", None)
 
 
+def test_freezing_holds_while_the_modules_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.utils import counters
+
+    config = importlib.import_module("torch._inductor.config")
+    asked: list[dict[str, Any]] = []
+    seen: list[tuple[bool, bool]] = []
+
+    def call() -> None:
+        counters["stats"]["unique_graphs"] += 1
+        seen.append((config.freezing, config.cpp_wrapper))
+
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **kwargs: asked.append(kwargs))
+    compiler.compiled(devices.find("cpu"), [nn.Linear(1, 1)], "freezing", call)
+    assert (asked, seen) == ([{"mode": None, "dynamic": False}], [(True, True)])
+    assert not config.freezing
+
+
 def test_a_translator_is_measured_on_images_of_its_seeds(tmp_path: Path) -> None:
     save_file(make_resnet(4, 6, 5, "instance", channels=1), tmp_path / "g.safetensors")
     task = Task(model=str(tmp_path / "g.safetensors"), batch=2, seconds=0.05)
@@ -573,6 +595,37 @@ def test_a_process_that_takes_too_long_is_asked_to_end_first(tmp_path: Path) -> 
     assert said.read_text() == "ended"
 
 
+def test_a_measurement_ends_with_the_sweep_that_was_killed(tmp_path: Path) -> None:
+    """Left to run on, it would take its time from the next rows of the same sweep."""
+    held = tmp_path / "held"
+    child = (
+        "import fcntl, time; from genzoo.bench.__main__ import end_with_parent\n"
+        f"file = open({str(held)!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX); end_with_parent()\n"
+        "file.write('up'); file.flush(); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", child]
+    parent = f"import os; from genzoo.bench.processes import finished\nfinished({command!r}, os.environ, 60)"
+
+    def let_go() -> bool:
+        with held.open() as file, contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+    with subprocess.Popen([sys.executable, "-c", parent]) as process:
+        wait_until(lambda: held.exists() and held.read_text() == "up")
+        assert not let_go()
+        process.kill()
+    wait_until(let_go)
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_failure_ends_in_the_process_own_words(tmp_path: Path) -> None:
     with pytest.raises(GenzooError, match="no such file"):
         processes.measure(str(tmp_path / "none"), {}, batch=1, device="cpu")
@@ -581,21 +634,30 @@ def test_a_failure_ends_in_the_process_own_words(tmp_path: Path) -> None:
 def test_a_sweep_goes_on_where_it_stopped(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[Task] = []
 
+    card, _ = find_card(default_zoo(), tiny)
+    assert card.weights is not None
+    same = {"weights": card.weights.sha256}
+
     def measure_row(task: Task, timeout: float) -> Row:
         measured.append(task)
         if task.batch == 0:
-            return good(task=task.model_copy(update={"batch": 512}), largest=True)
+            return good(task=task.model_copy(update={"batch": 512}), largest=True, **same)
         if task.batch == 8:
             return Row(task=task, status="failed", why="a bug")
-        return good(task=task)
+        return good(task=task, **same)
 
     monkeypatch.setattr(sweep, "measure_row", measure_row)
-    plan = sweep.Plan((tiny,), batches=(1, 8, 0))
+    plan = sweep.Plan((tiny,), batches=(1, 8, 0), command="genzoo bench --batch 1,8,max", note="A note.")
     *_, found = sweep.sweep(default_zoo(), plan, tmp_path)
     assert [each.task.batch for each in found.rows] == [1, 8, 512]
     assert read_benchmark(tmp_path / "bench.json") == found
     measured.clear()
-    *_, again = sweep.sweep(default_zoo(), sweep.Plan((tiny,), batches=(4, 8, 0)), tmp_path)
+    *_, again = sweep.sweep(
+        default_zoo(), sweep.Plan((tiny,), batches=(4, 8, 0), command="genzoo bench --batch 4,8,max"), tmp_path
+    )
+    # What is published says how each of its rows is measured again.
+    assert again.command == "genzoo bench --batch 1,8,max; genzoo bench --batch 4,8,max"
+    assert (found.note, again.note) == ("A note.", "A note.")
     # The row that failed is tried again; the one of the other plan stays, after those of this one.
     assert [task.batch for task in measured] == [4, 8]
     assert [each.task.batch for each in again.rows] == [4, 8, 512, 1]
@@ -609,12 +671,61 @@ def test_a_sweep_goes_on_where_it_stopped(tiny: str, tmp_path: Path, monkeypatch
             sweep.Plan((tiny,), **wrong).tasks(default_zoo())
 
 
+def test_a_model_that_was_trained_on_is_measured_again(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the same name, with the same command, into the same folder."""
+    zoo, folder, measured = default_zoo(), tmp_path / "model", list[int]()
+    model = zoo.load(tiny)
+    model.save_pretrained(folder)
+
+    def measure_row(task: Task, timeout: float) -> Row:
+        measured.append(task.batch)
+        card, _ = find_card(zoo, task.model)
+        assert card.weights is not None
+        return good(task=task, weights=card.weights.sha256)
+
+    monkeypatch.setattr(sweep, "measure_row", measure_row)
+    plan = sweep.Plan((str(folder),), batches=(1, 8))
+    for _ in range(2):
+        list(sweep.sweep(zoo, plan, tmp_path))
+    assert measured == [1, 8]
+    next(model.parameters()).data.add_(1)
+    model.save_pretrained(folder)
+    *_, found = sweep.sweep(zoo, plan, tmp_path)
+    assert measured == [1, 8, 1, 8]
+    assert len(found.rows) == 2
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is one")
+@pytest.mark.parametrize(
+    "options",
+    [("--device", "mps"), ("--device", "cuda"), ("--device", "tpu"), ("--device", "cuda", "--replicas", "2"),
+     ("--compile", "reduce-overhead")],
+)  # fmt: skip
+def test_what_is_not_there_is_refused_before_anything_is_measured(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """In one short line, whatever torch has to say of it."""
+    done = CliRunner().invoke(bench, [*options, "-o", str(tmp_path / "out")])
+    assert isinstance(done.exception, OptionError)
+    assert "\n" not in str(done.exception)
+    assert len(str(done.exception)) < 240
+    assert "try cpu" in str(done.exception) or "give --compile default" in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_rows_of_two_machines_do_not_mix(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "measure_row", lambda task, timeout: good(task=task))
     list(sweep.sweep(default_zoo(), sweep.Plan((tiny,), batches=(1,)), tmp_path))
     other = environment().model_copy(update={"processor": "another"})
     monkeypatch.setattr(sweep, "environment", lambda device: other)
     with pytest.raises(ResultsError, match="another machine"):
+        list(sweep.sweep(default_zoo(), sweep.Plan((tiny,), batches=(1,)), tmp_path))
+
+
+def test_a_folder_of_an_older_version_says_how_to_go_on(tiny: str, tmp_path: Path) -> None:
+    """The same command into the same folder would meet the same file again."""
+    (tmp_path / "bench.json").write_text('{"format": "genzoo.bench/1"}')
+    with pytest.raises(ResultsError, match="measure again with genzoo bench -o ANOTHER_FOLDER"):
         list(sweep.sweep(default_zoo(), sweep.Plan((tiny,), batches=(1,)), tmp_path))
 
 
@@ -649,7 +760,11 @@ def test_a_benchmark_gives_its_times_to_what_was_compared() -> None:
     assert speed is not None
     assert (speed.median_latency, speed.batch, speed.images_per_second) == (0.2, 8, 20)
     assert [rate.batch for rate in speed.tried] == [1, 8, 64]
-    assert (told[first.name].environment, told[first.name].command) == (place, "genzoo bench")
+    # The scores are the comparison's still, so both commands are told, as one would type them; here or elsewhere.
+    both = f"{results.command}; genzoo bench"
+    assert (told[first.name].environment, told[first.name].command) == (place, both)
+    here = timed(results, found.model_copy(update={"environment": results.environment})).models
+    assert [(model.environment, model.command) for model in here if model.name == first.name] == [(None, both)]
     assert told[first.name].scores == first.scores
     assert told[other.name] == other, "its rows are of other options"
     with pytest.raises(ResultsError, match="no model of these results was timed"):
@@ -686,7 +801,10 @@ def test_a_report_takes_a_benchmark(tmp_path: Path) -> None:
     ).write(path)
     quality = str(ROOT / "benchmarks" / "results" / "fashion-mnist.json")
     done = CliRunner().invoke(report, [quality, str(path), "-o", str(tmp_path / "out")], catch_exceptions=False)
-    assert "125 ms" in done.output
+    assert "125 ms" in done.stdout
+    others = [model.name for model in results.models if model.speed is not None and model.name != first.name]
+    assert others
+    assert [line.split(" keeps the short timing")[0] for line in done.stderr.splitlines()] == others
     # Whoever wrote it, and however often it is given.
     spaced = tmp_path / "spaced.json"
     spaced.write_text(json.dumps(json.loads(path.read_text()), indent=2))
@@ -716,7 +834,10 @@ def test_the_table_shows_every_row() -> None:
     assert "4*" in text
     assert "out of memory: it was full" in text
     assert "100.0%" in text
-    assert len(cells(good())) == 12
+    once = good(task=Task(model="m", batch=4, seconds=0.1), whole=Timing(wall=(0.125,)))
+    # How often it was repeated stands there, and what one repetition cannot tell does not.
+    assert cells(good())[5:10] == ("10", "32", "31.25", "0", "31.25")
+    assert cells(once)[5:10] == ("1", "32", "31.25", "", "")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 
 from genzoo.bench.records import Task
 from genzoo.bench.replicas import measure_replica
@@ -11,6 +12,20 @@ from genzoo.bench.row import measure
 from genzoo.bench.speed import Request, run
 from genzoo.errors import GenzooError, OptionError
 from genzoo.registry import default_zoo
+
+
+def end_with_parent() -> None:
+    """End this process when standard input ends, which is a pipe from the one that waits for the measurement.
+
+    Killed, it cannot ask this one to end; left alone, this one would take its time from the rows of the sweep that is
+    gone on with. The replicas that torchrun starts have the same standard input.
+    """
+
+    def wait() -> None:
+        if not os.read(0, 1):
+            os._exit(1)  # nobody is left to say it to
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def main(argv: list[str]) -> int:
@@ -29,6 +44,7 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     try:
         sys.exit(main(sys.argv[1:]))
     except GenzooError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -12,6 +12,12 @@ from genzoo.errors import GenzooError
 
 if TYPE_CHECKING:
     from genzoo.bench.devices import Device
+
+
+#: Settings of torch's compiler for what is no mode of its own. With freezing the weights are constants: on a CPU they
+#: are put into the kernels' order once, sums become part of the products, and no Python runs between the kernels. No
+#: other mode does so. A weight that is changed afterwards goes unseen.
+SETTINGS: Mapping[str, Mapping[str, bool]] = {"freezing": {"freezing": True, "cpp_wrapper": True}}
 
 
 class Refused(GenzooError):
@@ -26,7 +32,7 @@ def compiled(
     Args:
         device: whose clock is used.
         modules: see ``calls.Tree.compilable``.
-        mode: torch.compile's, not "off".
+        mode: torch.compile's or one of ``SETTINGS``, not "off".
         call: makes images; all calls that are timed later are like it.
 
     Raises Refused where the compiler leaves the modules as they were, or leaves out what the mode promises.
@@ -34,16 +40,20 @@ def compiled(
     if not modules:
         raise Refused("the model calls no module that could be compiled; leave --compile off")
     import torch._dynamo
+    import torch._inductor.config
     from torch._dynamo.exc import FailOnRecompileLimitHit
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
     counters.clear()
     for module in modules:
-        module.compile(mode=None if mode == "default" else mode, dynamic=False)
+        module.compile(mode=None if mode == "default" or mode in SETTINGS else mode, dynamic=False)
     # By itself, torch goes on without the compiler once it has compiled the same code too often.
     try:
-        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        with (
+            torch._dynamo.config.patch(fail_on_recompile_limit_hit=True),
+            torch._inductor.config.patch(dict(SETTINGS.get(mode, {}))),
+        ):
             seconds = device.lap(call).wall
     except FailOnRecompileLimitHit:
         raise Refused(

@@ -58,9 +58,16 @@ def ask(kind: str, question: BaseModel, timeout: float, launcher: Sequence[str] 
 def finished(
     command: Sequence[str], environment: Mapping[str, str], timeout: float
 ) -> subprocess.CompletedProcess[str]:
-    """A command that has ended; raises subprocess.TimeoutExpired where it does not in so many seconds."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+    """A command that has ended; raises subprocess.TimeoutExpired where it does not in so many seconds.
+
+    Its standard input is a pipe into which nothing is written, and which ends with this process, whatever ends it.
+    """
+    pipe, (theirs, ours) = subprocess.PIPE, os.pipe()
+    with (
+        os.fdopen(theirs) as held,
+        os.fdopen(ours, "w"),
+        subprocess.Popen(command, stdin=held, stdout=pipe, stderr=pipe, text=True, env=environment) as process,
+    ):
         try:
             out, said = process.communicate(timeout=timeout)
         except BaseException:  # a user's Ctrl-C, too

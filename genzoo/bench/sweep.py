@@ -18,6 +18,7 @@ from genzoo.errors import OptionError, ResultsError, explain
 from genzoo.options import check_known, check_specs, fitting_options, read_options
 from genzoo.record import Environment
 from genzoo.registry import Zoo
+from genzoo.spec import plain_options
 from genzoo.weights import find_card, usable_device
 
 
@@ -95,19 +96,26 @@ def sweep(zoo: Zoo, plan: Plan, folder: Path) -> Iterator[Benchmark]:
     """Measure a plan into ``folder``; yields all rows so far after each one.
 
     Rows that the folder holds of the same tasks, measured in the same environment, are taken as they are; a row that
-    failed is tried again.
+    failed is measured again, and so is one of a model that has other weights or options of its own by now.
     """
     tasks = plan.tasks(zoo)
     path, here = folder / Benchmark.FILE, environment(plan.device)
-    rows = earlier(path, here)
     order = [task.model_dump_json() for task in tasks]  # rows of other plans stand after those of this one
+    before = earlier(path, here)
+    rows = {row.asked.model_dump_json(): row for row in before.rows if row.status != "failed"} if before else {}
+    for key in rows.keys() & set(order):
+        if outdated(rows[key], zoo):
+            del rows[key]
+    commands, notes = ([plan.command], [plan.note])
+    if before and rows.keys() - set(order):
+        commands, notes = ([*before.command.split("; "), *commands], [before.note, *notes])
 
     def written() -> Benchmark:
         found = Benchmark(
             made=now(),
-            command=plan.command,
+            command="; ".join(dict.fromkeys(commands)),
             environment=here,
-            note=plan.note,
+            note=" ".join(dict.fromkeys(note for note in notes if note)),
             rows=tuple(rows[key] for key in dict.fromkeys([*order, *rows]) if key in rows),
         )
         found.write(path)
@@ -120,11 +128,21 @@ def sweep(zoo: Zoo, plan: Plan, folder: Path) -> Iterator[Benchmark]:
         yield written()
 
 
-def earlier(path: Path, here: Environment) -> dict[str, Row]:
-    """Task, as JSON, -> row of what was measured before and need not be again."""
+def earlier(path: Path, here: Environment) -> Benchmark | None:
+    """What the file holds, if there is one; raises ResultsError where it cannot be gone on with."""
     if not path.exists():
-        return {}
+        return None
     before = read_benchmark(path)
     if before.environment != here:
         raise ResultsError(f"{path}: its rows are of another machine or other versions; give another -o")
-    return {row.asked.model_dump_json(): row for row in before.rows if row.status != "failed"}
+    return before
+
+
+def outdated(row: Row, zoo: Zoo) -> bool:
+    """Whether a row's model, by its name, has come to other weights or other options than the row was measured with."""
+    if row.status != "ok":
+        return False
+    card, _ = find_card(zoo, row.task.model)
+    options = read_options(zoo.find("generator", card.generator), card, row.task.options)
+    weights = card.weights.sha256 if card.weights else None
+    return (row.weights, row.options) != (weights, plain_options(options, zoo))

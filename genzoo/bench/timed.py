@@ -12,9 +12,9 @@ from genzoo.results import ModelResult, Rate, Results, Speed
 def timed(results: Results, benchmark: Benchmark) -> Results:
     """Results whose models have the times of a benchmark, in float32 and not compiled, in place of their own.
 
-    A model takes the rows of the same weights and options, and says where they were measured and by which command;
-    without such rows, or without one of batch 1, it stays as it is. Weights without a digest are told by the model's
-    name, as its card has it.
+    A model takes the rows of the same weights and options, and says where they were measured; its command becomes the
+    two that measured it, one after the other. Without such rows, or without one of batch 1, it stays as it is. Weights
+    without a digest are told by the model's name, as its card has it.
 
     Raises ResultsError where no model has any.
     """
@@ -35,8 +35,13 @@ def _timed(model: ModelResult, results: Results, benchmark: Benchmark) -> ModelR
     if single is None:
         return None
     same = benchmark.environment == (model.environment or results.environment)
-    elsewhere = {} if same else {"environment": benchmark.environment, "command": benchmark.command}
-    return model.model_copy(update={"speed": _speed(single, rows), **elsewhere})
+    commands = (model.command or results.command).split("; ")
+    changed = {
+        "speed": _speed(single, rows),
+        "command": "; ".join(dict.fromkeys((*commands, benchmark.command))),
+        "environment": model.environment if same else benchmark.environment,
+    }
+    return model.model_copy(update=changed)
 
 
 def _fits(row: Row, model: ModelResult) -> bool:

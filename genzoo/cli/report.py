@@ -63,8 +63,16 @@ def with_times(record: Results | Sequence[Stability], files: Sequence[Path]) -> 
         from genzoo.bench.records import read_benchmark
         from genzoo.bench.timed import timed
 
+        before = record.models
         for path in files:
             record = timed(record, read_benchmark(path))
+        for model, old in zip(record.models, before, strict=True):
+            if model.speed is not None and model.speed is old.speed:
+                click.echo(
+                    f"{model.name} keeps the short timing of its comparison: genzoo bench has none of the same weights "
+                    "and options, in fp32, not compiled and at batch 1",
+                    err=True,
+                )
     return record
 
 

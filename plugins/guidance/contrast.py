@@ -212,7 +212,7 @@ def _listed(given: Any) -> Any:
 
 
 class Negative(ClassifierFree):
-    """Negative conditions: away from what the model makes of other classes, in place of no class.
+    """Negative conditions, after the negation of Liu, Li et al. 2022: away from other classes, in place of no class.
 
     x_0 = N + scale (D_c - N), N the mean of D over the unwanted classes: every one of them costs an evaluation.
     """
