@@ -1,16 +1,19 @@
 """The physical limit of a network on this machine: its convolutions, products and attention, each alone at its best.
 
-Every such call of one forward pass is recorded with its shapes; each distinct one is then timed by itself in every
-layout that there is, and the fastest counts. What a whole forward pass takes beyond their sum is everything else:
-normalisation, activations, additions, copies, and Python.
+Counted is the arithmetic that a forward pass of the network really issues, whichever of torch's operators it asks for
+it: every such call is recorded with its shapes, and each distinct one is timed by itself in every layout that there is,
+with weights as they are, turned, or put beforehand into the order of the kernels, and with memory for the result where
+an operator takes it. The fastest counts, without a bias and with nothing fused to it. So a pass is not quicker than
+their sum, but for noise; what it takes beyond is everything else: normalisation, activations, sums, copies, Python.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +21,63 @@ from ratios import CLOCKS, Clock
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-aten = torch.ops.aten
+#: oneDNN's operators, which frozen weights are computed with; some builds of torch have none.
+mkldnn: Any = torch.ops.mkldnn
 
-#: (operator, shapes, and what else tells two calls apart).
-Signature = tuple[str, tuple[tuple[int, ...], ...], tuple[Any, ...]]
+#: How often each call gets its turn.
+ROUNDS = 3
+
+
+class Signature(NamedTuple):
+    """What a call computes.
+
+    Attributes:
+        kind: convolution, product, attention or softmax (of attention that is written out).
+        shapes: of its operands.
+        settings: of a convolution, what ``torch.convolution`` takes after the bias.
+    """
+
+    kind: str
+    shapes: tuple[tuple[int, ...], ...]
+    settings: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, operator: Any, args: Any) -> Signature | None:
+        """What this call of an operator of torch computes; None if that is no arithmetic of these kinds."""
+        if operator._overloadname == "binary":
+            args = [args[0], *args[2:]]  # without what is added to the result
+        match operator._schema.name:
+            case "aten::convolution":
+                return cls.convolution(*args[:2], *args[3:9])
+            case "mkldnn::_convolution_pointwise":
+                padding, stride, dilation, groups = args[3:7]
+                return cls.convolution(*args[:2], stride, padding, dilation, False, [0, 0], groups)
+            case "mkldnn::_convolution_transpose_pointwise":
+                padding, more, stride, dilation, groups = args[3:8]
+                return cls.convolution(*args[:2], stride, padding, dilation, True, more, groups)
+            case "mkldnn::_linear_pointwise":
+                x, weight = args[:2]
+                return cls.product((x.numel() // x.shape[-1], x.shape[-1]), weight.shape[::-1])
+            case "aten::mm" | "aten::bmm":
+                return cls.product(args[0].shape, args[1].shape)
+            case "aten::addmm" | "aten::baddbmm":
+                return cls.product(args[1].shape, args[2].shape)
+            case "aten::_softmax" | "aten::softmax":
+                return cls("softmax", (tuple(args[0].shape),))
+            case name if "scaled_dot_product" in name:
+                return cls("attention", tuple(tuple(each.shape) for each in args[:3]))
+        return None
+
+    @classmethod
+    def convolution(cls, x: Tensor, weight: Tensor, *settings: Any) -> Signature:
+        """Stride, padding, dilation, whether it is transposed, the output's padding, groups."""
+        fixed = tuple(tuple(each) if isinstance(each, list) else each for each in settings)
+        return cls("convolution", (tuple(x.shape), tuple(weight.shape)), fixed)
+
+    @classmethod
+    def product(cls, a: Iterable[int], b: Iterable[int]) -> Signature:
+        """Of matrices of these shapes, or of stacks of them."""
+        return cls("product", (tuple(a), tuple(b)))
 
 
 class Recorder(TorchDispatchMode):
@@ -32,56 +88,79 @@ class Recorder(TorchDispatchMode):
         self.seen: Counter[Signature] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        packet = func.overloadpacket
-        shapes = tuple(tuple(each.shape) for each in args if isinstance(each, Tensor))
-        if packet is aten.convolution:
-            self.seen["conv", shapes[:2], (tuple(args[3]), tuple(args[4]), tuple(args[5]), args[8])] += 1
-        elif packet in (aten.addmm, aten.mm, aten.bmm, aten.baddbmm):
-            self.seen["product", shapes[-2:], ()] += 1
-        elif "scaled_dot_product" in str(packet):
-            self.seen["attention", shapes[:3], ()] += 1
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        # In inference mode a call arrives whole; its parts are what is counted.
+        with self:
+            parts = func.decompose(*args, **kwargs)
+        if parts is not NotImplemented:
+            return parts
+        if (found := Signature.of(func, args)) is not None:
+            self.seen[found] += 1
+        return func(*args, **kwargs)
 
 
 def calls_of(forward: Callable[[], object]) -> Counter[Signature]:
     """How often a forward pass makes each call."""
     recorder = Recorder()
-    # Not in inference mode, where what is recorded has not yet been taken apart into these calls.
-    with torch.no_grad(), recorder:
-        forward()
+    with torch.inference_mode():
+        forward()  # what a network works out of its weights once is no part of a pass
+        with recorder:
+            forward()
     return recorder.seen
 
 
 def candidates(signature: Signature) -> Iterator[Callable[[], object]]:
     """The ways of making one call."""
-    kind, shapes, settings = signature
-    tensors = [torch.randn(shape) for shape in shapes]
-    if kind == "conv":
-        stride, padding, dilation, groups = settings
-        for layout in (torch.contiguous_format, torch.channels_last):
-            x, weight = (tensor.contiguous(memory_format=layout) for tensor in tensors)
-            yield lambda x=x, w=weight: F.conv2d(x, w, None, stride, padding, dilation, groups)
-        if torch.backends.mkldnn.is_available():
-            packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
-                tensors[1].to_mkldnn(), padding, stride, dilation, groups, list(x.shape)
-            )
-            call = torch.ops.mkldnn._convolution_pointwise
-            yield lambda: call(x, packed, None, padding, stride, dilation, groups, "none", [], "")
-    elif kind == "product":
-        a, b = tensors
-        yield lambda: torch.matmul(a, b)
-        turned = b.transpose(-1, -2).contiguous().transpose(-1, -2)  # as a linear layer keeps its weights
-        yield lambda: torch.matmul(a, turned)
+    tensors = [torch.randn(shape) for shape in signature.shapes]
+    match signature.kind:
+        case "convolution":
+            yield from convolutions(*tensors, *signature.settings)
+        case "product":
+            yield from products(*tensors)
+        case "softmax":
+            out = torch.empty_like(tensors[0])
+            yield lambda: torch.softmax(tensors[0], -1, out=out)
+        case _:
+            yield lambda: F.scaled_dot_product_attention(*tensors)
+
+
+def convolutions(
+    x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, transposed: bool, more: Any, groups: int
+) -> Iterator[Callable[[], Tensor]]:
+    """The ways of convolving."""
+    for layout in (torch.contiguous_format, torch.channels_last):
+        given = [each.contiguous(memory_format=layout) for each in (x, weight)]
+        yield lambda given=given: torch.convolution(*given, None, stride, padding, dilation, transposed, more, groups)
+    if not torch.backends.mkldnn.is_available():
+        return
+    x, last = x.contiguous(memory_format=torch.channels_last), ("none", [], "")
+    if transposed:
+        packed = mkldnn._reorder_convolution_transpose_weight(
+            weight, padding, more, stride, dilation, groups, list(x.shape)
+        )
+        turned = mkldnn._convolution_transpose_pointwise
+        yield lambda: turned(x, packed, None, padding, more, stride, dilation, groups, *last)
     else:
-        q, k, v = tensors
-        yield lambda: F.scaled_dot_product_attention(q, k, v)
+        packed = mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, groups, list(x.shape))
+        yield lambda: mkldnn._convolution_pointwise(x, packed, None, padding, stride, dilation, groups, *last)
+
+
+def products(a: Tensor, b: Tensor) -> Iterator[Callable[[], Tensor]]:
+    """The ways of multiplying matrices."""
+    out = torch.empty(*a.shape[:-1], b.shape[-1])
+    turned = b.transpose(-1, -2).contiguous()  # as a linear layer keeps its weights
+    yield lambda: torch.matmul(a, b, out=out)
+    yield lambda: torch.matmul(a, turned.transpose(-1, -2), out=out)
+    if a.ndim == 2 and torch.backends.mkldnn.is_available():
+        for weight in (turned, mkldnn._reorder_linear_weight(turned, len(a))):
+            yield lambda weight=weight: mkldnn._linear_pointwise(a, weight, None, "none", [], "")
 
 
 def quickest(call: Callable[[], object], clock: Clock, seconds: float) -> float:
     """Seconds of the fastest of at least five repetitions."""
     now = CLOCKS[clock]
     call()
-    best, end, count = float("inf"), time.perf_counter() + seconds, 0
+    best, end, count = math.inf, time.perf_counter() + seconds, 0
     while count < 5 or time.perf_counter() < end:
         begin = now()
         call()
@@ -89,11 +168,14 @@ def quickest(call: Callable[[], object], clock: Clock, seconds: float) -> float:
     return best
 
 
-def limit_of(forward: Callable[[], object], clock: Clock = "wall", seconds: float = 0.05) -> float:
+def limit_of(forward: Callable[[], object], clock: Clock = "wall", seconds: float = 0.06) -> float:
     """Seconds that a forward pass takes at least, as told by its arithmetic alone."""
     calls = calls_of(forward)
+    best = dict.fromkeys(calls, math.inf)
     with torch.inference_mode():
-        return sum(
-            count * min(quickest(call, clock, seconds) for call in candidates(signature))
-            for signature, count in calls.items()
-        )
+        # In rounds: what disturbs the machine for a while shall not meet every repetition of a call.
+        for _ in range(ROUNDS):
+            for signature in calls:
+                found = (quickest(call, clock, seconds / ROUNDS) for call in candidates(signature))
+                best[signature] = min(best[signature], *found)
+    return sum(count * best[signature] for signature, count in calls.items())

@@ -1,28 +1,31 @@
 """genzoo against diffusers' own pipeline: same weights, scheduler, steps and noise, in one process, in turns.
 
-python benchmarks/speed.py                       eager: three networks at batch 1, 8 and 64
-python benchmarks/speed.py --compile default     and compiled, both libraries
-python benchmarks/speed.py --clock process       on a busy machine: the processor's time, one thread
+python benchmarks/speed.py                            eager: three networks at batch 1, 8 and 64
+python benchmarks/speed.py --compile off,default      and compiled by torch, both libraries alike
+python benchmarks/speed.py --clock process            on a busy machine: the processor's time, one thread
 
 Prints and writes for each: how many times faster genzoo is, with its interval; the largest difference of a pixel, which
 must be below 1e-4; the share of the physical limit that its forward pass reaches (see limit.py), and what the walk adds
-to bare forward passes. Peak memory needs a process each: genzoo bench FOLDER diffusers:FOLDER, with --save FOLDER here.
+to bare forward passes. Compiled is what ``genzoo bench --compile`` compiles; where torch gives up, there is no row, and
+the reason is told. Peak memory needs a process each: genzoo bench FOLDER diffusers:FOLDER, with --save FOLDER here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 import click
-import torch
 from limit import limit_of, quickest
 from peers import ARCHITECTURES, Pair
 from pydantic import model_validator
 from ratios import Clock, Ratio, Rows, interleaved
 
-from genzoo.bench.calls import outermost, recorded, replay
+from genzoo.bench.calls import Tree, eager, recorded, replay
+from genzoo.bench.compiler import Refused, compiled
+from genzoo.bench.devices import find
+from genzoo.bench.records import Compile
+from genzoo.cli.bench import parse_choices
 from genzoo.frozen import Count, Frozen, Label, Number, Seq
 
 HERE = Path(__file__).parent
@@ -30,16 +33,21 @@ HERE = Path(__file__).parent
 #: How far two libraries' pixels may be apart.
 BOUND = 1e-4
 
+#: Torch's modes that mean something on a CPU, and none.
+MODES: tuple[Compile, ...] = ("off", "default", "max-autotune", "freezing")
+
 
 class Comparison(Frozen):
     """One network at one batch size.
 
     Attributes:
-        network, batch, steps, compile: what was run.
+        network, batch, steps: what was run.
+        compile: torch's mode, in which both libraries' networks were compiled, or off.
         difference: the largest of a pixel in [-1, 1].
         speedup: genzoo against diffusers, both from seeds to pixels.
-        forward_seconds: of our network's forward pass, the quickest.
-        limit_seconds: of its arithmetic alone; only for eager rows.
+        forward_seconds: of our network's forward pass within a walk, the quickest.
+        limit_seconds: of the arithmetic that this pass issues in eager mode, alone; null in rows from before it was
+            counted for compiled ones.
         walk: the whole walk against the same forward passes alone; below 1, the walk costs something.
     """
 
@@ -72,36 +80,34 @@ class Comparisons(Rows):
     rows: Seq[Comparison]
 
 
-def compare(pair: Pair, batch: int, steps: int, mode: str, repetitions: int, clock: Clock) -> Comparison:
-    """Measure one row."""
+def compare(pair: Pair, batch: int, steps: int, mode: Compile, repetitions: int, clock: Clock) -> Comparison:
+    """Measure one row; raises Refused where torch does not compile what it should."""
 
     def ours() -> object:
         return pair.make_ours(batch, steps)
 
-    modules = outermost(pair.ours, lambda: pair.make_ours(1, 1))
-    if mode != "off":
-        for module in (*modules, pair.theirs.unet):
-            module.compile(mode=None if mode == "default" else mode, dynamic=False)
+    def theirs() -> object:
+        return pair.make_theirs(batch, steps)
+
+    # By two steps it is seen which modules are told numbers that change.
+    modules = Tree(pair.ours, lambda: pair.make_ours(1, 2)).compilable
     calls = recorded(modules, ours)
+    first = replay(calls[:1])
+    with eager(modules):
+        limit = limit_of(first, clock)
+    if mode != "off":
+        compiled(find("cpu"), [*modules, pair.theirs.unet], mode, lambda: (ours(), theirs()))
     return Comparison(
         network=pair.name,
         batch=batch,
         steps=steps,
         compile=mode,
         difference=pair.difference(batch, steps),
-        speedup=interleaved(ours, lambda: pair.make_theirs(batch, steps), repetitions, clock),
-        forward_seconds=quickest(replay(calls[:1]), clock, 0.5),
-        limit_seconds=limit_of(forward_of(pair, batch), clock) if mode == "off" else None,
+        speedup=interleaved(ours, theirs, repetitions, clock),
+        forward_seconds=quickest(first, clock, 0.5),
+        limit_seconds=limit,
         walk=interleaved(ours, replay(calls), repetitions, clock),
     )
-
-
-def forward_of(pair: Pair, batch: int) -> Callable[[], Any]:
-    """A forward pass of the network in plain torch, whose calls are those that the limit is made of."""
-    unet = pair.theirs.unet
-    size = unet.config.sample_size
-    x = torch.randn(batch, unet.config.in_channels, size, size)
-    return lambda: unet(x, 500)
 
 
 def line(row: Comparison) -> str:
@@ -118,7 +124,7 @@ def line(row: Comparison) -> str:
 @click.option("--network", "networks", multiple=True, type=click.Choice(list(ARCHITECTURES)), help="By default all.")
 @click.option("--batch", "batches", default="1,8,64", show_default=True)
 @click.option("--steps", default=4, show_default=True, type=click.IntRange(min=1))
-@click.option("--compile", "modes", default="off", show_default=True, help="Torch's modes, with commas: off,default.")
+@click.option("--compile", "modes", default="off", show_default=True, help=f"With commas: {', '.join(MODES)}.")
 @click.option("--repetitions", default=15, show_default=True, type=click.IntRange(min=3))
 @click.option("--clock", default="wall", show_default=True, type=click.Choice(["wall", "process"]))
 @click.option("--save", type=click.Path(file_okay=False, path_type=Path), help="Also write the pipelines here.")
@@ -138,11 +144,15 @@ def main(
     for name in networks or ARCHITECTURES:
         if save is not None:
             Pair(name).save(save / name)
-        for mode in modes.split(","):
+        for mode in parse_choices("--compile", modes, MODES):
             pair = Pair(name)
             for batch in map(int, batches.split(",")):
-                rows.append(compare(pair, batch, steps, mode, repetitions, clock))
-                click.echo(line(rows[-1]))
+                try:
+                    rows.append(compare(pair, batch, steps, cast(Compile, mode), repetitions, clock))
+                except Refused as error:
+                    click.echo(f"{name}, batch {batch}, compile {mode}: no row, for {error}")
+                else:
+                    click.echo(line(rows[-1]))
     Comparisons.of(rows).write(out)
 
 

@@ -52,7 +52,7 @@ def test_every_committed_result_keeps_the_rules(path: Path) -> None:
             assert row.task.bound is None
             assert row.whole is None or len(row.whole.wall) >= LEAST or sum(row.whole.wall) >= 10
     elif form == "genzoo.solvers/1":
-        curve = script("sampling").Curve.model_validate_json(path.read_bytes())
+        curve = script("measured").Curve.model_validate_json(path.read_bytes())
         assert curve.weights == default_zoo().card(curve.model).weights.sha256
         assert all(point.n == curve.n for point in curve.points)
         # The table and the plot are those of this file.
@@ -75,7 +75,7 @@ def test_every_committed_result_keeps_the_rules(path: Path) -> None:
         races = script("time_to_quality").Races.model_validate_json(path.read_bytes())
         assert races.weights == default_zoo().card(races.model).weights.sha256
         # What is timed is what the searches found, and reaches the quality.
-        found = script("sampling").Curve.model_validate_json((path.parent / "solvers.json").read_bytes()).found
+        found = script("measured").Curve.model_validate_json((path.parent / "solvers.json").read_bytes()).found
         confirmed = {one.within: one.point.setting for one in found}
         assert races.genzoo.setting == confirmed["genzoo"]
         rivals = [row.rival for row in races.rows if row.rival.confirmed]
@@ -93,6 +93,8 @@ def test_every_committed_result_keeps_the_rules(path: Path) -> None:
     elif form == "genzoo.loading/1":
         found = json.loads(path.read_text())
         assert found["command"].startswith("python benchmarks/loading.py")
+        assert found["ratios"].keys() == found["intervals"].keys() == set(script("loading").TIMES)
+        assert all(low <= found["ratios"][what] <= high for what, (low, high) in found["intervals"].items())
         assert Environment.model_validate(found["environment"]).versions["torch"]
     elif form == "genzoo.stability/1":
         assert Stability.model_validate_json(path.read_bytes()).families
@@ -189,7 +191,7 @@ def test_a_point_that_would_not_be_done_in_time_is_not_begun(tmp_path: Path) -> 
 
 def made_up(bench: Any, monkeypatch: pytest.MonkeyPatch, flattered: str = "") -> Any:
     """Distances that fall with the evaluations; one that is ``flattered`` is good on the first seeds alone."""
-    solvers, sampling = script("solvers"), script("sampling")
+    solvers, measured = script("solvers"), script("measured")
 
     def value(setting: Any, start: int) -> float:
         if setting == solvers.ANCHOR:
@@ -198,14 +200,14 @@ def made_up(bench: Any, monkeypatch: pytest.MonkeyPatch, flattered: str = "") ->
         return 12 / bench.nfe(setting) - better
 
     def measure(setting: Any, n: int, start: int = 0) -> Any:
-        return sampling.Point(
+        return measured.Point(
             setting=setting, nfe=bench.nfe(setting), start=start, n=n, value=value(setting, start), low=None, high=None,
             accuracy=None, seconds=0.0, made="now",
         )  # fmt: skip
 
     def difference(setting: Any, anchor: Any, n: int, start: int = 0) -> Any:
         mine, theirs = value(setting, start), value(anchor, start)
-        return sampling.Difference(
+        return measured.Difference(
             setting=setting, start=start, n=n, value=mine - theirs, low=None, high=None, distance=mine, anchor=theirs
         )
 
@@ -264,14 +266,14 @@ def test_the_command_writes_curve_table_and_plot(tmp_path: Path, monkeypatch: py
     arguments = ["-n", "20", "--schedulers", "ddim,unipc", "--nfe", "3,5", "--work", str(tmp_path / "work")]
     done = CliRunner().invoke(solvers.main, [*arguments, "-o", str(tmp_path / "solvers.json")], catch_exceptions=False)
     assert done.exit_code == 0
-    curve = script("sampling").Curve.model_validate_json((tmp_path / "solvers.json").read_bytes())
+    curve = script("measured").Curve.model_validate_json((tmp_path / "solvers.json").read_bytes())
     assert {point.nfe for point in curve.points} == {3, 5}
     assert curve.missing == {}
     more = ["-n", "20", "--schedulers", "ddim,unipc,heun", "--nfe", "5,8", "--limit", "0"]
     files = ["--work", str(tmp_path / "work"), "-o", str(tmp_path / "solvers.json")]
     again = CliRunner().invoke(solvers.main, [*more, *files], catch_exceptions=False)
     assert again.exit_code == 0
-    curve = script("sampling").Curve.model_validate_json((tmp_path / "solvers.json").read_bytes())
+    curve = script("measured").Curve.model_validate_json((tmp_path / "solvers.json").read_bytes())
     # Heun's method has 7 evaluations for 8.
     unseen = dict.fromkeys(("ddim:spacing=trailing", "unipc:spacing=trailing"), (8,))
     assert curve.missing == {**unseen, "heun:spacing=trailing": (5, 8)}

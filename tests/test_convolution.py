@@ -84,7 +84,7 @@ def test_weights_that_are_trained_take_the_ordinary_way() -> None:
     ours(x).square().sum().backward()
     plain(x).square().sum().backward()
     assert torch.equal(ours.weight.grad, plain.weight.grad)
-    assert ours._packed is None
+    assert not ours.blocks
     frozen, other = pair()
     x = images(1, 7).requires_grad_()
     frozen(x).square().sum().backward()
@@ -98,7 +98,7 @@ def test_a_copy_and_a_state_dict_hold_no_order() -> None:
     x = images(1, 7)
     expected = ours(x)
     copied = copy.deepcopy(ours)
-    assert copied._packed is None
+    assert not copied.blocks
     assert torch.equal(copied(x), expected)
     assert set(ours.state_dict()) == set(plain.state_dict())
 
@@ -135,9 +135,9 @@ def test_many_pixels_give_the_memory_of_the_order_back() -> None:
     ours, plain = pair()
     few, many = images(1, 7), images(FEW_PIXELS, 2)
     ours(few)
-    assert ours._packed is not None
+    assert ours.blocks
     ours(many)
-    assert ours._packed is None
+    assert not ours.blocks
     torch.testing.assert_close(ours(few), plain(few), atol=2e-6, rtol=1e-5)
 
 
@@ -152,29 +152,7 @@ def test_a_torch_without_the_operators_goes_the_ordinary_way(monkeypatch: pytest
     ours, plain = pair()
     x = images(1, 7)
     assert torch.equal(ours(x), plain(x))
-    assert ours._packed is None
-
-
-class Shared(Conv2d):
-    """One whose packed weights are gone as soon as they were looked at: another thread dropped them."""
-
-    @property
-    def _packed(self) -> Any:
-        return vars(self).pop("packed", None)
-
-    @_packed.setter
-    def _packed(self, packed: Any) -> None:
-        vars(self)["packed"] = packed
-
-
-def test_another_thread_may_drop_the_order_at_any_moment() -> None:
-    ours, plain = pair()
-    x = images(1, 7)
-    ours(x)
-    shared = Shared(6, 10, 3, padding=1).requires_grad_(False)
-    shared.weight, shared.bias, shared._packed = ours.weight, ours.bias, ours._packed
-    for _ in range(2):
-        torch.testing.assert_close(shared(x), plain(x), atol=2e-6, rtol=1e-5)
+    assert not ours.blocks
 
 
 # -- weights that lie in a file ------------------------------------------------------------------------------------
@@ -246,7 +224,7 @@ def test_a_file_that_is_overwritten_in_place_is_no_longer_read(tmp_path: Path) -
     for _ in range(2):
         with pytest.raises(WeightsError, match=r"two\.safetensors: changed after it was loaded; load it again"):
             module(many)
-    module.inner[0]._packed = None
+    module.inner[0].blocks.drop()
     with pytest.raises(WeightsError, match="changed after it was loaded"):
         module(few)
     module, plain, _ = from_file(tmp_path)

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genzoo_plugins.diffusion import linear
-from genzoo_plugins.diffusion.attention import Attention, attention, narrow_attention
+from genzoo_plugins.diffusion import layers, linear
+from genzoo_plugins.diffusion.attention import Attention, MapAttention, attention, narrow_attention
 from genzoo_plugins.diffusion.convolution import Conv2d
 from genzoo_plugins.diffusion.layers import Upsample, added, upsample
 from genzoo_plugins.diffusion.linear import FEW_PRODUCTS, Linear
@@ -51,7 +51,24 @@ def test_training_goes_through_the_layers_own_weight() -> None:
     layer, x = Upsample(6), last(1, 6, 8, 8)
     layer(x, told()).sum().backward()
     assert layer.conv.weight.grad is not None
-    assert not layer._folded
+    assert not layer.blocks
+
+
+def test_a_torch_without_the_operators_repeats_and_convolves(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert layers.enlarges()
+    monkeypatch.setattr(layers, "enlarged", lambda *given: (_ for _ in ()).throw(RuntimeError("other arguments")))
+    assert not layers.enlarges()
+    monkeypatch.setattr(layers, "ENLARGES", False)
+    layer, x = Upsample(6).requires_grad_(False), last(1, 6, 8, 8)
+    close(layer(x, told()), F.conv2d(upsample(x), layer.conv.weight, layer.conv.bias, padding=1))
+    assert not layer.blocks
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_map_of_one_image_stays_as_it_lies(frozen: bool) -> None:
+    # Its strides, too, which the kernels read where a size of one leaves the layout open.
+    attend, x = MapAttention(16, 2, groups=4, eps=1e-5).requires_grad_(not frozen), last(1, 16, 3, 5)
+    assert attend(x).stride() == x.stride()
 
 
 @pytest.mark.parametrize("width", [1, 8, 13])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from genzoo_plugins.diffusion.convolution import Conv2d
 from genzoo_plugins.diffusion.layers import GroupNorm, added
 from genzoo_plugins.diffusion.linear import Linear, linear
-from genzoo_plugins.diffusion.onednn import Kept, plain
+from genzoo_plugins.diffusion.onednn import Keeping, Kept, plain
 
 #: Heads below this width, with no more scores than that each, are attended by products: see ``narrow_attention``.
 NARROW, FEW_SCORES = 16, 2**16
@@ -60,15 +59,17 @@ def attention(q: Tensor, k: Tensor, v: Tensor, dtype: torch.dtype) -> Tensor:
 
 def to_tokens(x: Tensor) -> Tensor:
     """``(N, C, H, W)`` to ``(N, H W, C)``: a view of a channels_last map, one copy of any other."""
-    return x.flatten(2).transpose(1, 2).contiguous()
+    return x.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
 
 
 def to_map(tokens: Tensor, like: Tensor) -> Tensor:
     """``(N, H W, C)`` to the ``(N, C, H, W)`` of ``like``, without a copy (the result is channels_last)."""
-    return tokens.transpose(1, 2).view(like.shape)
+    # By way of (N, H, W, C): of one image, a view of (N, C, H W) has strides that nobody takes for channels_last.
+    images, _, height, width = like.shape
+    return tokens.view(images, height, width, -1).permute(0, 3, 1, 2)
 
 
-class Attention(nn.Module):
+class Attention(Keeping):
     """Multi-head attention ``softmax(Q K^T / sqrt(d)) V`` (Vaswani et al. 2017, equation 1), projected back.
 
     Takes ``x`` as ``(N, L, channels)`` and returns the same shape; keys and values come from ``context``
@@ -85,19 +86,13 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([Linear(channels, channels)])
         self._joint: Kept[tuple[Tensor, Tensor | None]] = Kept()
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Attention:
-        # There and back again (half and float) the weights may lie at the address where they lay, and be others.
-        self._joint.drop()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
-
     def attend(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        q, k, v = (y.view(*y.shape[:2], self.heads, -1).transpose(1, 2) for y in self._projections(x, context))
+        q, k, v = self._projections(x, context)
         y: Tensor = self.to_out[0](attention(q, k, v, self.to_q.weight.dtype).transpose(1, 2).flatten(2))
         return y
 
     def _projections(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
-        """Q, K and V: one product in place of three where these would be too small to be worth a call."""
+        """Q, K and V, ``(N, heads, L, d)`` each: one product where three would be too small to be worth a call."""
         layers = (self.to_q, self.to_k, self.to_v)
         weights: list[Tensor] = [layer.weight for layer in layers]
         biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
@@ -105,10 +100,12 @@ class Attention(nn.Module):
             weight, bias = self._joint.get(
                 [*weights, *biases], lambda: (torch.cat(weights), torch.cat(biases) if biases else None)
             )
-            return linear(x, weight, bias).chunk(3, dim=-1)
+            together = linear(x, weight, bias).view(*x.shape[:2], 3, self.heads, -1)
+            return together.permute(2, 0, 3, 1, 4).unbind()
         self._joint.drop()
         source = x if context is None else context
-        return self.to_q(x), self.to_k(source), self.to_v(source)
+        apart = (self.to_q(x), self.to_k(source), self.to_v(source))
+        return tuple(y.view(*y.shape[:2], self.heads, -1).transpose(1, 2) for y in apart)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.attend(x, context)

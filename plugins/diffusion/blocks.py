@@ -7,6 +7,7 @@ renaming. Feature maps are ``(N, C, H, W)`` throughout and may lie in memory as 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 
 import torch
 import torch.nn.functional as F
@@ -111,10 +112,10 @@ class DownBlock(nn.Module):
         self.downsamplers = nn.ModuleList([] if sampler is None else [sampler])
 
     def forward(self, x: Tensor, skips: list[Tensor], told: Iterator[Tensor], context: Tensor | None) -> Tensor:
-        for i, resnet in enumerate(self.resnets):
+        for resnet, attention in zip_longest(self.resnets, self.attentions):
             x = resnet(x, told)
-            if self.attentions:
-                x = self.attentions[i](x, context)
+            if attention is not None:
+                x = attention(x, context)
             skips.append(x)
         for sampler in self.downsamplers:
             x = sampler(x, told)
@@ -150,11 +151,11 @@ class UpBlock(nn.Module):
         self.upsamplers = nn.ModuleList([] if sampler is None else [sampler])
 
     def forward(self, x: Tensor, skips: list[Tensor], told: Iterator[Tensor], context: Tensor | None) -> Tensor:
-        for i, resnet in enumerate(self.resnets):
+        for resnet, attention in zip_longest(self.resnets, self.attentions):
             # Popping lets a skip's memory go as soon as it has been read.
             x = resnet(torch.cat([x, skips.pop()], dim=1), told)
-            if self.attentions:
-                x = self.attentions[i](x, context)
+            if attention is not None:
+                x = attention(x, context)
         for sampler in self.upsamplers:
             x = sampler(x, told)
         return x
@@ -171,8 +172,10 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList(attention(channels) for _ in range(layers) if attention is not None)
 
     def forward(self, x: Tensor, told: Iterator[Tensor], context: Tensor | None) -> Tensor:
-        for i, resnet in enumerate(self.resnets):
-            if i and self.attentions:
-                x = self.attentions[i - 1](x, context)
+        first, *others = self.resnets
+        x = first(x, told)
+        for resnet, attention in zip_longest(others, self.attentions):
+            if attention is not None:
+                x = attention(x, context)
             x = resnet(x, told)
         return x

@@ -6,7 +6,6 @@ long as the convolution itself: half of the time for one image of 8x8 with 512 c
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from genzoo.layout import LaidOutLate
 from genzoo_plugins.diffusion.linear import linear
-from genzoo_plugins.diffusion.onednn import plain, state, tried
+from genzoo_plugins.diffusion.onednn import Keeping, Kept, plain, tried
 
 #: Pixels of the input, all images together, above which reordering at every call is lost in the work.
 FEW_PIXELS = 2048
@@ -57,7 +56,7 @@ def reorders() -> bool:
 REORDERS = reorders()
 
 
-class Conv2d(LaidOutLate, nn.Conv2d):
+class Conv2d(Keeping, LaidOutLate, nn.Conv2d):
     """``nn.Conv2d``, with weights that stay reordered where that pays: frozen, on a CPU, for few pixels.
 
     The reordered copy is made from the weights as they lie in their file, whose memory is then given back, and is kept
@@ -70,36 +69,28 @@ class Conv2d(LaidOutLate, nn.Conv2d):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._packed: tuple[weakref.ref[Tensor], object, Tensor] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A reordered tensor cannot be copied; a copy of the module reorders its own.
-        return {**self.__dict__, "_packed": None}
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Conv2d:
-        # There and back again (half and float) the weights may lie at the address where they lay, and be others.
-        self._packed = None
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
+        self.blocks: Kept[Tensor] = Kept()
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """``bias``, (1, C) for all images or (N, C) with a row for each, stands in for the convolution's own."""
-        row = self.bias if bias is None else bias[0] if len(bias) == 1 else None
+        row = self.bias if bias is None else bias.select(0, 0) if bias.shape[0] == 1 else None
         out: Tensor = self._convolved(x, row)
         return out if bias is None or row is not None else out.add_(bias[:, :, None, None])
 
     def _convolved(self, x: Tensor, bias: Tensor | None) -> Tensor:
         if torch.compiler.is_compiling():
             return self._ordinary(x, bias)
-        frozen = plain(x, self.weight, bias)
+        weight = self.weight
+        frozen = plain(x, weight, bias)
         if frozen and self._wants_order(x):
-            return convolved(x, self._reordered(x), bias, self)
-        if self._packed is not None:
-            self._packed = None
+            # For the shape that comes first; another one that wants another order still gets its numbers.
+            blocks = self.blocks.get((weight,), lambda: self.copied(lambda: reordered(weight, self, list(x.shape))))
+            return convolved(x, blocks, bias, self)
+        self.blocks.drop()
         self.lay_out()
         if frozen and self._is_product(x):
             # A view of the map as one row of channels a pixel, and back.
-            return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), bias).permute(0, 3, 1, 2)
+            return linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
         return self._ordinary(x, bias)
 
     def _ordinary(self, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -107,7 +98,8 @@ class Conv2d(LaidOutLate, nn.Conv2d):
         return out
 
     def _wants_order(self, x: Tensor) -> bool:
-        few = 0 < x.shape[0] * x.shape[2] * x.shape[3] <= FEW_PIXELS
+        images, _, height, width = x.shape
+        few = 0 < images * height * width <= FEW_PIXELS
         return few and REORDERS and self.kernel_size != (1, 1)  # one place is a matrix product, which wants no order
 
     def _is_product(self, x: Tensor) -> bool:
@@ -117,14 +109,3 @@ class Conv2d(LaidOutLate, nn.Conv2d):
             and self.groups == 1
             and x.is_contiguous(memory_format=torch.channels_last)
         )
-
-    def _reordered(self, x: Tensor) -> Tensor:
-        weight = self.weight
-        now = state(weight)
-        # Read once: the call of another thread may drop or replace it meanwhile.
-        packed = self._packed
-        if packed is None or packed[0]() is not weight or packed[1] != now:
-            # For the shape that comes first; another one that wants another order still gets its numbers.
-            blocks = self.copied(lambda: reordered(weight, self, list(x.shape)))
-            self._packed = packed = (weakref.ref(weight), now, blocks)
-        return packed[2]

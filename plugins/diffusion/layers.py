@@ -6,14 +6,15 @@ large as a cache is otherwise written to memory that must first be fetched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genzoo_plugins.diffusion.convolution import Conv2d
-from genzoo_plugins.diffusion.onednn import Kept, plain
+from genzoo_plugins.diffusion.onednn import Keeping, Kept, plain, tried
 
 #: ``act(x, inplace=False)``.
 Activation = Callable[..., Tensor]
@@ -47,7 +48,10 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(self.weight.dtype))
+        weight = self.weight
+        # Not by way of the functional form, whose checks take as long as the work on one small image.
+        x = x if x.dtype is weight.dtype else x.to(weight.dtype)
+        return torch.group_norm(x, self.num_groups, weight, self.bias, self.eps)
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -76,10 +80,6 @@ class Downsample(nn.Module):
         return x
 
 
-#: Pixels, all images together, from which on the folded kernel is faster than one in its CPU's own order.
-ENOUGH_PIXELS = 64
-
-
 def folded(weight: Tensor) -> Tensor:
     """The 4x4 kernel, of a transposed convolution of stride 2, that repeats every pixel and convolves by a 3x3 kernel.
 
@@ -93,7 +93,38 @@ def folded(weight: Tensor) -> Tensor:
     return kernel.contiguous(memory_format=torch.channels_last)
 
 
-class Upsample(nn.Module):
+def reordered(weight: Tensor, shape: Sequence[int]) -> Tensor:
+    """What ``folded`` makes of a 3x3 kernel, in the order that suits inputs of ``shape``: opaque."""
+    reorder: Any = torch.ops.mkldnn._reorder_convolution_transpose_weight
+    blocks: Tensor = reorder(folded(weight), (1, 1), (0, 0), (2, 2), (1, 1), 1, list(shape))
+    return blocks
+
+
+def enlarged(x: Tensor, blocks: Tensor, bias: Tensor | None) -> Tensor:
+    """x with every pixel repeated, and then convolved: by a kernel that is folded and reordered."""
+    out: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
+        x, blocks, bias, (1, 1), (0, 0), (2, 2), (1, 1), 1, "none", [], ""
+    )
+    return out
+
+
+def enlarges() -> bool:
+    """Whether torch's two operators for that are there and do what is expected of them."""
+    numbers = torch.linspace(-1, 1, 36, dtype=torch.float32, device="cpu")
+    weight, x = numbers.view(2, 2, 3, 3), numbers[:18].view(1, 2, 3, 3)
+
+    def trial() -> bool:
+        found = enlarged(x, reordered(weight, x.shape), None)
+        return torch.allclose(found, F.conv2d(upsample(x), weight, padding=1), atol=1e-5)
+
+    return tried(trial)
+
+
+#: Tried once, when nobody counts operations or has set a mode.
+ENLARGES = enlarges()
+
+
+class Upsample(Keeping):
     """Double height and width by repetition, then smooth with a 3x3 convolution.
 
     With frozen weights on a CPU both are one convolution, which has four ninths of the work: see ``folded``.
@@ -102,22 +133,14 @@ class Upsample(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = Conv2d(channels, channels, 3, padding=1)
-        self._folded: Kept[Tensor] = Kept()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Upsample:
-        # There and back again (half and float) the weights may lie at the address where they lay, and be others.
-        self._folded.drop()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
+        self.blocks: Kept[Tensor] = Kept()
 
     def forward(self, x: Tensor, told: Iterator[Tensor]) -> Tensor:
         weight, bias = self.conv.weight, self.conv.bias
-        if x.shape[0] * x.shape[2] * x.shape[3] >= ENOUGH_PIXELS and plain(x, weight, bias):
-            kernel = self._folded.get([weight], self._fold)
-            return F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
-        self._folded.drop()
+        if ENLARGES and plain(x, weight, bias):
+            # For the shape that comes first, as in ``Conv2d``.
+            blocks = self.blocks.get((weight,), lambda: self.conv.copied(lambda: reordered(weight, x.shape)))
+            return enlarged(x, blocks, bias)
+        self.blocks.drop()
         x = self.conv(upsample(x))
         return x
-
-    def _fold(self) -> Tensor:
-        return self.conv.copied(lambda: folded(self.conv.weight))

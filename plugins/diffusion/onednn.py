@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-#: What torch calls oneDNN; the module that says whether it is there and switched on.
-mkldnn: Any = torch.backends.mkldnn
+#: Whether torch was built with oneDNN, which it calls mkldnn.
+AVAILABLE: bool = torch._C._has_mkldnn
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def plain(*tensors: Tensor | None, graph: bool = False) -> bool:
     for each in tensors:
         if each is not None and not (each.dtype is torch.float32 and each.is_cpu and (graph or not each.requires_grad)):
             return False
-    return mkldnn.enabled and mkldnn.is_available() and not torch.is_autocast_enabled("cpu")
+    return AVAILABLE and torch._C._get_mkldnn_enabled() and not torch.is_autocast_enabled("cpu")
 
 
 def state(weight: Tensor) -> tuple[int, int | None]:
@@ -69,3 +69,15 @@ class Kept(Generic[T]):
                 return kept[1]
         self._kept = kept = [(each, state(each)) for each in weights], make()
         return kept[1]
+
+
+class Keeping(nn.Module):
+    """A module with what is ``Kept`` of its weights as attributes."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # There and back again (half and float) the weights may lie at the address where they lay, and be others.
+        for each in vars(self).values():
+            if isinstance(each, Kept):
+                each.drop()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
