@@ -35,6 +35,7 @@ NOTES = (
     "are guided where 0.3 < sigma / alpha <= 5 only, which saves evaluations.",
     "Dynamic thresholding divides the whole image where half a per cent of its pixels go beyond [-1, 1]. Made for data "
     "that rarely touch its ends, it turns the black that a third of these pixels are into grey (`threshold`, `chain`).",
+    "`autoguidance` leads away from ddpm.fashion-mnist-weak, which knows the class as well: no way to obey it more.",
 )
 
 
