@@ -6,11 +6,12 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable
+from statistics import median
 from typing import Any, Literal, Self
 
 from genzoo.bench import environment, now
-from genzoo.frozen import Frozen, Label, Seq, Text
-from genzoo.results import Environment, Number, Record, median
+from genzoo.frozen import Frozen, Label, Number, Seq, Text
+from genzoo.record import Environment, Record
 from genzoo.uncertainty import median_interval
 
 Clock = Literal["wall", "process"]
@@ -49,7 +50,6 @@ class Ratio(Frozen):
 class Made(Record):
     """What a script leaves in a file, with what repeats it; each adds its ``format``."""
 
-    format: str
     made: Label
     command: Text
     environment: Environment
@@ -65,9 +65,9 @@ class Rows(Made):
     """What a run measured; a script adds the ``rows``."""
 
     @classmethod
-    def of(cls, rows: Iterable[Any], **more: Any) -> Self:
-        """The rows of this process's own run, with whatever else the script tells of them."""
-        return cls.here(rows=tuple(rows), **more)
+    def of(cls, rows: Iterable[Any]) -> Self:
+        """The rows of this process's own run."""
+        return cls.here(rows=tuple(rows))
 
 
 def interleaved(

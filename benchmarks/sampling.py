@@ -14,11 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from measured import Curve as Curve
 from measured import Difference, Point, Setting
-from measured import Found as Found
-from measured import Measured as Measured
-from measured import describe as describe
 
 from genzoo import evaluate
 from genzoo.bench import now

@@ -17,7 +17,8 @@ from typing import Any, Literal, cast
 
 import click
 import torch
-from sampling import Bench, Curve, Difference, Found, Point, Setting, Spent, describe
+from measured import Curve, Difference, Found, Point, Setting, describe
+from sampling import Bench, Spent
 from solver_page import column, markdown, svg
 
 from genzoo.cli.arguments import parse_duration
@@ -282,7 +283,7 @@ def main(
 ) -> None:
     """Measure the solvers; write their curve, table and plot."""
     zoo = default_zoo()
-    bench = Bench(zoo, model, work, parse_duration(budget), limit)
+    bench = Bench(zoo, model, work, parse_duration(budget, "--budget"), limit)
     names = [name for name in schedulers.split(",") if name] or ["ddim", *zoo.names("scheduler")]
     chosen = list(dict.fromkeys(names))  # ddim first, so that it lends its name to those that are the same
     found = {one.within: one for one in earlier(out, bench, count)}

@@ -111,7 +111,8 @@ class Card(Frozen):
         options: this model's defaults for the generator's ``Options``.
         weights: the safetensors file; absent for a model that needs none.
         data: the registered data set that it was trained on.
-        guides: the card that this one exists to guide, being weaker; a comparison takes it only where it is named.
+        guides: the card that this one exists to guide, being weaker: of the same shape and classes. What takes all
+            cards, as ``genzoo compare`` without names, leaves it out.
         licence, paper: of the weights, and where the method was published.
         training, results: how it was made, and what it reaches.
     """
@@ -130,6 +131,13 @@ class Card(Frozen):
     paper: Line
     training: Training | None = None
     results: Seq[Measured] = ()
+
+    def check_guided(self, guided: Card) -> None:
+        """Raises CardError where ``guided``, the card that this one is to guide, makes other images than this one."""
+        if guided.name == self.name:
+            raise CardError(f"{self.name} cannot guide itself; name a better model under guides, or leave it out")
+        if self.shape != guided.shape or (self.classes and self.classes != guided.classes):
+            raise CardError(f"{self.name} and {guided.name}, which it guides, are not of the same shape and classes")
 
 
 class Catalogue(Frozen):

@@ -69,6 +69,12 @@ def write_whole(path: Path, content: bytes | str) -> None:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def clear_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed had begun in a folder, by ``whole_file``; others must not write there."""
+    for part in folder.glob(f".*.{'[0-9a-f]' * 8}.part"):
+        part.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)

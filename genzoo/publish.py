@@ -13,7 +13,6 @@ import yaml
 from genzoo.cards import Card, Measured
 from genzoo.errors import CardError, OptionError, WeightsError
 from genzoo.files import FULL, write_whole
-from genzoo.spec import parse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,10 +151,12 @@ def readme(
     """
     from genzoo.registry import default_zoo
 
-    family: type[Generator] = (zoo or default_zoo()).find("generator", card.generator)
+    zoo = zoo or default_zoo()
+    family: type[Generator] = zoo.find("generator", card.generator)
+    form: Format = zoo.find("format", layout)()
     front: dict[str, Any] = {
         "license": card.licence.lower() if card.licence != "unknown" else "other",
-        "library_name": "diffusers" if layout == "diffusers" else "genzoo",
+        "library_name": form.library,
         "pipeline_tag": "image-to-image" if family.takes_images else "unconditional-image-generation",
         "tags": ["genzoo", card.generator],
     }
@@ -166,11 +167,11 @@ def readme(
     ]
     if samples:
         parts.append(f"![samples of seeds 0 to {SHOWN - 1}]({SAMPLES})\n")
-    parts += ["## Use\n", _usage(card, family, layout, name)]
+    parts += ["## Use\n", _usage(card, family, form, name)]
     if card.results:
         parts += ["## Results\n", _results(card.results)]
     facts = [("images", " x ".join(map(str, card.shape))), ("classes", ", ".join(card.classes)), ("data", card.data)]
-    facts += [("licence", card.licence), ("paper", card.paper)]
+    facts += [("guides", card.guides), ("licence", card.licence), ("paper", card.paper)]
     if card.training is not None:
         made = card.training
         facts += [
@@ -181,41 +182,19 @@ def readme(
     return "\n".join(parts)
 
 
-def _usage(card: Card, family: type[Generator], layout: str, name: str) -> str:
-    """The example: how the model is loaded and asked, and where the layout is diffusers' the same in that library."""
+def _usage(card: Card, family: type[Generator], form: Format, name: str) -> str:
+    """The example: how the model is loaded and asked, and the same in the layout's own library."""
     asked: dict[str, Any] = {"labels": card.classes[0]} if card.classes else {}
-    if layout == "diffusers":
-        # That layout has no place for the card's options.
+    if not form.keeps_options:
         asked |= {"steps": 50, "scheduler": "ddim", **card.options}
     given = "".join(f", {option}={value!r}" for option, value in asked.items())
     usage = family.usage.format(labels=given, shape=", ".join(map(str, card.shape)))
     lines = ["import torch"] if "torch." in usage else []
     lines += ["import genzoo", "", f"model = genzoo.load({name!r})", usage]
     text = "```python\n" + "\n".join(lines) + "\n```\n"
-    # Pipelines of that library have no argument for labels.
-    if layout == "diffusers" and not card.config.get("num_classes"):
-        kind, arguments = _pipeline(card)
-        text += (
-            f"or with the same pixels\n\n```python\nimport torch\nfrom diffusers import {kind}\n\n"
-            f"seeds = [torch.Generator().manual_seed(seed) for seed in range(8)]\n"
-            f"images = {kind}.from_pretrained({name.removeprefix('hf:')!r})(\n"
-            f"    8, generator=seeds, {arguments}\n).images\n```\n"
-        )
+    if example := form.example(card, name.removeprefix("hf:")):
+        text += f"or with the same pixels\n\n```python\n{example}```\n"
     return text
-
-
-def _pipeline(card: Card) -> tuple[str, str]:
-    """The pipeline of the diffusers library that walks as the card does, and how it is called."""
-    scheduler, options = parse(str(card.options.get("scheduler", "ddim")), "scheduler")
-    arguments = [f"num_inference_steps={card.options.get('steps', 50)}"]
-    if scheduler != "ddim":
-        return "PNDMPipeline" if scheduler in ("plms", "pndm") else "DDPMPipeline", arguments[0]
-    if options.get("eta"):
-        arguments.append(f"eta={options['eta']}")
-    # Clipped by the model, and not as that library does it by itself.
-    if card.config.get("clip", 1.0) is not None and "clip" not in options:
-        arguments.append("use_clipped_model_output=True")
-    return "DDIMPipeline", ", ".join(arguments)
 
 
 def _results(results: tuple[Measured, ...]) -> str:

@@ -14,8 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genzoo.collector import resting
-from genzoo.errors import CardError, OptionError, UnknownName, cause, explain
+from genzoo.errors import CardError, GenzooError, OptionError, UnknownName, cause, explain
 from genzoo.hooks import HOOKS, Hooks
 from genzoo.plugins import Broken, Plugin, PluginError, folder_of, installed, version_of
 from genzoo.registrar import KINDS, Entry, Registrar, Shelved, build_validators
@@ -154,6 +153,22 @@ class Zoo:
                     self._shelf[card.name] = Shelved(card, root)
         except CardError as error:
             self._break(Plugin("registry.yaml", "genzoo", version_of("genzoo"), path), error)
+        self._drop_misguided()
+
+    def _drop_misguided(self) -> None:
+        """Take down each card that is to guide one that is not here, or is not like it; the other cards stay.
+
+        Only now is every card here that a plugin's may name.
+        """
+        for card, root in [*self._shelf.values()]:
+            try:
+                if card.guides is not None:
+                    card.check_guided(self.card(card.guides))
+            except GenzooError as error:
+                del self._shelf[card.name]
+                who = next((p for p in self.plugins.values() if ("card", card.name) in p.brings), None)
+                who = who or Plugin("registry.yaml", "genzoo", version_of("genzoo"), root)
+                self._break(who._replace(name=f"card {card.name}"), error)
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -306,5 +321,4 @@ def catalogue_path() -> Path:
 @functools.cache
 def default_zoo() -> Zoo:
     """The zoo of everything that is installed, made at first use."""
-    with resting():
-        return Zoo.discover()
+    return Zoo.discover()

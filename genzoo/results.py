@@ -6,7 +6,7 @@ A report is made from these alone, so yesterday's and a colleague's can stand be
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import median as median
+from statistics import median
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field

@@ -18,7 +18,7 @@ from genzoo.checkpoints import Checkpoints
 from genzoo.data import Images
 from genzoo.distributed import World
 from genzoo.errors import TrainingError
-from genzoo.files import write_whole
+from genzoo.files import clear_unfinished, write_whole
 from genzoo.generator import Generator
 from genzoo.images import grid, save_png
 from genzoo.milestones import Milestone, measured, read_log
@@ -29,7 +29,7 @@ from genzoo.weights import CARD_FILE, write
 
 
 class RunFiles:
-    """What a run writes: the log, previews, checkpoints and in the end the model.
+    """What a run writes: the log, previews, checkpoints and in the end the model. Clears away what a killed one began.
 
     Args:
         zoo: where the metrics of the curve are looked up.
@@ -41,6 +41,8 @@ class RunFiles:
 
     def __init__(self, zoo: Zoo, file: RecipeFile, out: Path, done: int, checkpoints: Checkpoints) -> None:
         self.file, self.out, self.checkpoints = file, out, checkpoints
+        for folder in (checkpoints.folder, out / "previews", out / "model"):
+            clear_unfinished(folder)
         self.log = Log(out / "log.jsonl", done)
         self.curve = Curve(zoo, file) if file.measure else None
 

@@ -25,7 +25,7 @@ from genzoo.cards import Asset
 from genzoo.distributed import World
 from genzoo.errors import GenzooError, OptionError, explain
 from genzoo.evaluate import checked
-from genzoo.files import sha256_of
+from genzoo.files import clear_unfinished, sha256_of
 from genzoo.generator import Generator
 from genzoo.images import to_bytes
 from genzoo.manifest import Manifest, Settings, differences, read_manifest, write_manifest
@@ -221,9 +221,7 @@ def _begin(stack: contextlib.ExitStack, samples: Samples, wanted: Manifest) -> l
         raise GenzooError(
             f"{folder} is being filled by another process; wait for it, or choose another --out"
         ) from None
-    # What a killed process had not finished; others' are safe behind the lock.
-    for part in folder.glob(".*.part"):
-        part.unlink()
+    clear_unfinished(folder)  # nobody else's: they would hold the lock
     begun = read_manifest(path) if path.exists() else None
     if begun is None:
         if strangers := sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK):

@@ -162,6 +162,8 @@ def test_the_model_card_is_inert_and_its_example_works(tmp_path: Path) -> None:
     assert torch.equal(scope["images"], made.generate(range(8)))
     labelled = Card.model_validate({**made.card.model_dump(), "classes": ['a "b"'], "results": []})  # type: ignore[union-attr]
     assert "labels='a \"b\"'" in readme(labelled)
+    assert "guides" not in text
+    assert "| guides | better.one |" in readme(labelled.model_copy(update={"guides": "better.one"}))
 
 
 def test_a_family_that_only_the_models_own_zoo_knows_is_given_back_too(tmp_path: Path) -> None:

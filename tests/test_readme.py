@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +31,37 @@ def test_the_table_is_that_of_the_committed_results() -> None:
     results = read_results(readme.KEPT)
     assert readme.START + readme.section(results) + readme.END in README
     assert readme.PICTURE.exists()
+
+
+def kept(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    return found
+
+
+def from_to(values: Iterable[float], digits: int) -> str:
+    """The least and the largest, as the README writes them."""
+    known = sorted(values)
+    return f"{known[0]:.{digits}f} to {known[-1]:.{digits}f} times"
+
+
+def test_the_factors_are_those_of_the_committed_results() -> None:
+    said = " ".join(README.split())
+    faster: dict[str, list[float]] = {}
+    for row in kept("speed")["rows"]:
+        faster.setdefault(row["network"], []).append(row["speedup"]["value"])
+    assert f"{from_to(faster['ddpm.fashion-mnist'], 2)} diffusers on the shipped network" in said
+    assert f"{from_to(faster['unet-6m'], 2)} on one of 6.5 M parameters" in said
+    compiled = from_to((row["speedup"]["value"] for row in kept("speed-compiled")["rows"]), 2)
+    assert f"their weights as constants, {compiled} at batch 1 and 8" in said
+    ratios, intervals = kept("loading")["ratios"], kept("loading")["intervals"]
+    load = f"{ratios['load']:.2f} [{', '.join(f'{bound:.2f}' for bound in intervals['load'])}]"
+    assert f"({load}; {ratios['start']:.2f} from the start of the process)" in said
+    for name in ("solvers", "guidance"):
+        assert f"(benchmarks/results/{name}.md), n = {kept(name)['n']}" in said
+    races = kept("time-to-quality")["rows"]
+    (anchor,) = (row["faster"]["value"] for row in races if row["rival"]["library"] == "genzoo")
+    rivals = [row["faster"]["value"] for row in races if row["rival"]["library"] == "diffusers"]
+    assert f"{anchor:.0f} times faster than DDPM, and {from_to(rivals, 1)} faster than what" in said
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))

@@ -539,6 +539,33 @@ def test_a_bad_catalogue_is_shown_and_stops_nothing(tmp_path: Path, monkeypatch:
     assert zoo.names("generator") == default_zoo().names("generator")
 
 
+def test_a_card_that_guides_nothing_that_is_like_it_is_shown_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slip of the pen would else take a model out of every comparison, and nobody would see it."""
+    better = {**tiny.card("tiny.better"), "classes": ["left", "right"]}
+    weaker = {
+        "weak": {},
+        "unconditional": {"classes": []},
+        "stray": {"guides": "tiny.bettter"},
+        "itself": {"guides": "tiny.itself"},
+        "larger": {"shape": [1, 16, 16]},
+        "other": {"classes": ["right", "left"]},
+    }
+    guiding = {**better, "guides": better["name"]}
+    cards = [better, *({**guiding, **changes, "name": f"tiny.{tag}"} for tag, changes in weaker.items())]
+    (tmp_path / "registry.yaml").write_text(json.dumps({"version": 1, "cards": cards}))
+    monkeypatch.setattr(registry, "catalogue_path", lambda: tmp_path / "registry.yaml")
+    zoo = Zoo.discover()
+    assert zoo.shelf.keys() == {"tiny.better", "tiny.weak", "tiny.unconditional"}
+    causes = {broken.name: broken.cause for broken in zoo.broken.values()}
+    assert causes.keys() == {f"card tiny.{tag}" for tag in ("stray", "itself", "larger", "other")}
+    assert "no model named 'tiny.bettter'; did you mean 'tiny.better'?" in causes["card tiny.stray"]
+    assert "tiny.itself cannot guide itself" in causes["card tiny.itself"]
+    for tag in ("larger", "other"):
+        assert f"tiny.{tag} and tiny.better, which it guides, are not of the same" in causes[f"card tiny.{tag}"]
+
+
 def test_settings_of_a_plugin_are_frozen() -> None:
     class Settings(Frozen):
         x: int = 1

@@ -90,7 +90,7 @@ def test_a_card_says_how_it_was_made(name: str) -> None:
     recipe = read_recipe(zoo.root(name) / card.training.recipe)
     made = card.training
     assert (recipe.seed, recipe.steps, recipe.batch) == (made.seed, made.steps, made.batch)
-    assert recipe.name == card.name
+    assert (recipe.name, recipe.licence) == (card.name, card.licence)
     assert recipe.data.name == card.data
     read = functools.partial(zoo.find("generator", card.generator).Config.model_validate, strict=False)
     assert read(recipe.settings["model"]) == read(card.config)

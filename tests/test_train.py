@@ -62,9 +62,13 @@ def same(a: Path, b: Path) -> None:
 @pytest.mark.parametrize("stop", [1, 4, 5, 11])
 def test_a_resumed_run_ends_with_the_same_weights(recipe: Path, uninterrupted: Path, tmp_path: Path, stop: int) -> None:
     run(recipe, tmp_path / "out", stop_after=stop)
+    killed = tmp_path / "out" / "checkpoints" / ".step-00000008.safetensors.0badcafe.part"
+    killed.parent.mkdir(exist_ok=True)
+    killed.write_bytes(b"half a checkpoint")
     events = run(recipe, tmp_path / "out", resume=True)
     assert events[0].step == stop // 4 * 4 + 1
     same(uninterrupted, tmp_path / "out")
+    assert not killed.exists()
 
 
 def test_the_log_has_every_step_once_after_a_resume(recipe: Path, tmp_path: Path) -> None:
@@ -168,6 +172,17 @@ def test_the_result_is_a_model_that_loads_and_generates(uninterrupted: Path) -> 
     assert model.card.training.steps == 12
     assert model.card.options == {"steps": 4}
     assert model.card.licence == "unknown", "the recipe names none"
+
+
+def test_the_card_says_the_recipes_licence_which_a_finished_run_can_change(recipe: Path, tmp_path: Path) -> None:
+    """It is what is written of the weights, and they do not depend on it."""
+    for licence in ("CC-BY-4.0", "MIT"):
+        named = tmp_path / "recipe.yaml"
+        named.write_text(f"licence: {licence}\n{recipe.read_text()}")
+        run(named, tmp_path / "out", resume=licence == "MIT")
+        card = default_zoo().load(str(tmp_path / "out" / "model")).card
+        assert card is not None
+        assert card.licence == licence
 
 
 def test_no_litter_is_left(uninterrupted: Path) -> None:

@@ -54,7 +54,8 @@ def bench(
     """Measure what MODELS cost: time, memory, energy, a fresh process for every row.
 
     MODELS are names (see genzoo list), folders, hf:owner/repo, or diffusers:PATH for a pipeline of that library; by
-    default all of the catalogue. Every row is held against float32 eager: one whose pixels differ too much is refused.
+    default all of the catalogue but those that only guide others. Every row is held against float32 eager: one whose
+    pixels differ too much is refused.
     """
     chosen = {
         "dtypes": parse_choices("--dtype", dtypes, DTYPES),

@@ -81,6 +81,7 @@ def _about(card: Card, root: Path) -> list[tuple[str, Any]]:
         ("classes", ", ".join(card.classes) or "none"),
         ("options", ", ".join(f"{key}={value}" for key, value in card.options.items()) or "the family's defaults"),
         ("data", card.data or "unknown"),
+        *([("guides", card.guides)] if card.guides else []),
         ("licence", card.licence),
         ("paper", card.paper),
     ]

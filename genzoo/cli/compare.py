@@ -77,8 +77,8 @@ def compare(
     """Measure MODELS alike, print a table and write a report.
 
     MODELS are names (see genzoo list) or folders that genzoo train wrote; by default all that were trained on the data
-    set. The report is HTML that opens from disk, Markdown, and the results as JSON. After Ctrl-C it holds the models
-    that were measured until then.
+    set, but for those that only guide others. The report is HTML that opens from disk, Markdown, and the results as
+    JSON. After Ctrl-C it holds the models that were measured until then.
     """
     usual = QUICK if quick else WHOLE
     check_folder(out)
