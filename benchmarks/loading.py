@@ -5,11 +5,16 @@
 The folder is a DDPM pipeline with the configuration of google/ddpm-cat-256 and random weights, written by diffusers; it
 lies in the page cache, so that both are measured, and not the disk. Every pair is two fresh processes, every other time
 in the other order; what is given is the median over the pairs, and of the ratio a 95 % interval of the median too.
-Both are measured once the modules that loading needs are imported, with whatever these make of themselves then
-(``load``: the first load of a process, in which genzoo finds its plugins), once more in the same process (``again``),
-and from the start of the process (``start``), which hides nothing. genzoo's first load of a file reads every weight to
-check it (``cold``); the next ones remember that. Both leave reading the weights to the first call, which is measured
-too, on one image of 32 pixels, and the ``second``.
+
+What stands outside of ``load``, the first load of a process, is every import, of both alike: a process of each tells
+which modules its first load imported, and the others import these before the clock starts (of diffusers its guiders and
+six schedulers, of genzoo the format and the network that the folder needs, which a user never imports by hand, and the
+plugins' own packages). What a module makes of itself then stands outside as well, as genzoo's validators of cards and
+of the diffusion model do; that genzoo finds its plugins stands inside. ``start`` counts all of it, from the start of
+the process; ``again`` is once more in the same process.
+
+genzoo's first load of a file reads every weight to check it (``cold``); the next ones remember that. Both leave reading
+the weights to the first call, which is measured too, on one image of 32 pixels, and the ``second``.
 
 diffusers maps safetensors by itself, and takes its way of little memory where ``accelerate`` is installed: the version
 stands in the file, null without it.
@@ -19,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib
 import json
 import os
 import resource
@@ -28,7 +34,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -61,12 +67,8 @@ TIMES = ("load", "work", "again", "start", "first", "second")
 
 
 def by_genzoo() -> Callable[[str], Any]:
-    """Import what loading needs; returns the loader of a folder, which gives what takes an image and a time."""
+    """Import what a user does; returns the loader of a folder, which gives what takes an image and a time."""
     import genzoo
-    import genzoo.weights
-    import genzoo_plugins.diffusion.model
-    import genzoo_plugins.formats.diffusers
-    import genzoo_plugins.formats.own  # noqa: F401
 
     return lambda folder: functools.partial(genzoo.load(folder).denoiser, condition={})
 
@@ -74,7 +76,7 @@ def by_genzoo() -> Callable[[str], Any]:
 def by_diffusers() -> Callable[[str], Any]:
     """The same for the library that wrote the folder."""
     warnings.simplefilter("ignore")
-    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel  # noqa: F401
+    from diffusers import DDPMPipeline
 
     return lambda folder: DDPMPipeline.from_pretrained(folder).unet
 
@@ -84,11 +86,23 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def measure(kind: str, folder: str, started: float) -> dict[str, float]:
-    """Load once, in this process; seconds and megabytes."""
+def imported(kind: str, folder: str) -> list[str]:
+    """The modules that a first load imports, in this process, in the order in which it does."""
+    import torch  # noqa: F401
+
+    load = by_genzoo() if kind == "genzoo" else by_diffusers()
+    before = set(sys.modules)
+    load(folder)
+    return [name for name in sys.modules if name not in before]
+
+
+def measure(kind: str, folder: str, started: float, modules: Sequence[str] = ()) -> dict[str, float]:
+    """Load once, in this process, once ``modules`` are imported; seconds and megabytes."""
     import torch
 
     load = by_genzoo() if kind == "genzoo" else by_diffusers()
+    for name in modules:
+        importlib.import_module(name)
     began, worked = time.perf_counter(), time.process_time()
     network = load(folder)
     took, work, now = time.perf_counter() - began, time.process_time() - worked, time.time()
@@ -121,16 +135,15 @@ def write_pipeline(folder: Path) -> None:
     DDPMPipeline(UNet2DModel(**CONFIG), DDPMScheduler()).save_pretrained(folder)
 
 
-def run(kind: str, folder: Path, cache: Path) -> dict[str, float]:
-    """``measure`` in a fresh process."""
-    command = [sys.executable, __file__, "--measure", kind, str(folder), repr(time.time())]
+def run(what: str, kind: str, folder: Path, cache: Path, *more: str) -> Any:
+    """``imported`` or ``measure`` in a fresh process."""
+    command = [sys.executable, __file__, "--inside", what, kind, str(folder), *more]
     # Modules are compiled once and for all, as where a library is installed, whatever this shell says of that.
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(command, capture_output=True, text=True, env={**kept, "GENZOO_CACHE": str(cache)})
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def compare(pairs: int, kept: Path | None) -> dict[str, Any]:
@@ -145,9 +158,15 @@ def compare(pairs: int, kept: Path | None) -> dict[str, Any]:
             write_pipeline(folder)
             time.sleep(3)  # a file younger than that is checked every time
         size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
-        run("diffusers", folder, cache)  # its compiled modules and the page cache
-        cold = run("genzoo", folder, cache)
-        rounds = [{kind: run(kind, folder, cache) for kind in (KINDS if i % 2 else KINDS[::-1])} for i in range(pairs)]
+        # That compiles the modules too, and fills the page cache. genzoo checks the file anew in a cache of its own.
+        modules = {kind: run("imported", kind, folder, Path(name) / "other") for kind in KINDS}
+
+        def measured(kind: str) -> dict[str, float]:
+            found: dict[str, float] = run("measure", kind, folder, cache, repr(time.time()), *modules[kind])
+            return found
+
+        cold = measured("genzoo")
+        rounds = [{kind: measured(kind) for kind in (KINDS if i % 2 else KINDS[::-1])} for i in range(pairs)]
     medians = {
         kind: {what: statistics.median(one[kind][what] for one in rounds) for what in rounds[0][kind]} for kind in KINDS
     }
@@ -157,6 +176,7 @@ def compare(pairs: int, kept: Path | None) -> dict[str, Any]:
         "command": f"python benchmarks/loading.py --pairs {pairs}",
         "environment": environment("cpu").model_dump(mode="json"),
         "accelerate": version_of("accelerate") if find_spec("accelerate") else None,
+        "modules imported before": {kind: len(names) for kind, names in modules.items()},
         "bytes": size,
         "cold": cold,
         "medians": medians,
@@ -171,11 +191,12 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7, help="fresh processes of each, in turn")
     parser.add_argument("--folder", type=Path, help="where the pipeline is written, or lies since an earlier run")
     parser.add_argument("--out", type=Path, help="a JSON file for all measurements")
-    parser.add_argument("--measure", nargs=3, metavar=("KIND", "FOLDER", "STARTED"), help=argparse.SUPPRESS)
+    parser.add_argument("--inside", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.measure:
-        kind, folder, started = given.measure
-        print(json.dumps(measure(kind, folder, float(started))))
+    if given.inside:
+        what, kind, folder, *more = given.inside
+        inside = measure(kind, folder, float(more[0]), more[1:]) if what == "measure" else imported(kind, folder)
+        print(json.dumps(inside))
         return
     found = compare(given.pairs, given.folder)
     words = {

@@ -50,7 +50,8 @@ class Walk:
         noised = self.image.mul(level.alpha).add_(self.start, alpha=level.sigma)
         if not self.afresh:
             return noised
-        return self.start if self.mask is None else torch.where(self.mask, self.start, noised)
+        made = self.scheduler.begin(self.start, self.grid)
+        return made if self.mask is None else torch.where(self.mask, made, noised)
 
     def keep(self, denoise: Denoise) -> Denoise:
         """The denoiser that knows the pixels outside the mask: its x_0 there is the image itself.

@@ -9,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -120,7 +120,15 @@ class LocalFiles(Files):
 
 
 class Format(ABC):
-    """A layout of weights found in the wild. Subclasses are made without arguments and keep nothing."""
+    """A layout of weights found in the wild. Subclasses are made without arguments and keep nothing.
+
+    Attributes:
+        library: what the Hub calls the library that the layout is of.
+        keeps_options: whether the card's options (steps, scheduler) are written with the model.
+    """
+
+    library: ClassVar[str] = "genzoo"
+    keeps_options: ClassVar[bool] = True
 
     @abstractmethod
     def detect(self, files: Files) -> str | None:
@@ -142,6 +150,14 @@ class Format(ABC):
         Raises FormatError where the layout cannot hold the model, or is only read.
         """
         raise FormatError("this layout is read, and not written; genzoo and diffusers are written")
+
+    def example(self, card: Card, name: str) -> str:
+        """Python by which the layout's own library makes the same pixels of a model that ``write`` took.
+
+        ``name`` is the folder, or the repository on the Hub. "" where the library is genzoo, or cannot be asked for
+        them.
+        """
+        return ""
 
 
 class BareFormat(Format):

@@ -69,8 +69,8 @@ def times(
         sigma_max: the first sigma / alpha of times between, where the schedule begins above it; None for its own. The
             time there takes the place of T.
         sigma_min: the last sigma / alpha of a ramp, where the schedule ends below it; None for its own.
-        ends: the ramps lie between the first and the last time of that spacing, unless a sigma is given in its place;
-            None for 1 and T.
+        ends: the ramps lie between the first and the last time of that spacing, as diffusers' "use_karras_sigmas" and
+            the like lie within its "timestep_spacing", unless a sigma is given in its place; None for 1 and T.
     """
     if spacing in ("leading", "trailing", "linspace", "quadratic"):
         return spaced_times(steps, schedule.length, spacing, offset)

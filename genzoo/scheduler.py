@@ -132,7 +132,7 @@ class Scheduler(Frozen, ABC):
     sigma_min: Lowest = None
     sigma_max: Highest = None
     ends: Annotated[
-        grids.Ends | None, Field(description="a ramp lies between the first and the last time of that spacing")
+        grids.Ends | None, Field(description="a ramp lies between the first and the last time that this spacing has")
     ] = None
     times: Annotated[
         Times | None,

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from genzoo.cards import Asset
-from genzoo.collector import resting
 from genzoo.digests import State, digest, remembered
 from genzoo.errors import WeightsError
 from genzoo.files import open_regular, sha256_of, whole_file
@@ -216,7 +215,6 @@ def read_header(path: Path) -> Header:
         return _header(file, path)
 
 
-@resting()
 def read(path: Path, pinned: Asset | None = None) -> Tensors:
     """The tensors of a safetensors file, mapped into memory.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from pathlib import Path
@@ -13,7 +12,6 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from genzoo.cards import Card
-from genzoo.collector import resting
 from genzoo.documents import DocumentError
 from genzoo.documents import load as load_document
 from genzoo.errors import CardError, OptionError, UnknownName, WeightsError, explain, shorten
@@ -233,23 +231,16 @@ def load_generator(
     if (elsewhere := find_source(zoo, name)) is not None:
         builder, rest = elsewhere
         return builder.load(rest, device=target, dtype=wanted, **hub)
-    # What lies here is read in no time; while a download is waited for, the collector goes on.
-    with contextlib.nullcontext() if name.startswith("hf:") else resting():
-        return _loaded(zoo, name, target, wanted, finite=not allow_nonfinite, **hub)
-
-
-def _loaded(zoo: Zoo, name: str, device: torch.device, dtype: torch.dtype, *, finite: bool, **hub: Any) -> Generator:
     card, tensors, source = find_weights(zoo, name, **hub)
     if tensors is None:
         # A plugin may offer an untrained model by a name of its own; a folder that lost its weights looks like a
         # trained one, and would answer with noise.
         if is_path(zoo, name) and State(_hollow(zoo, card)).tensors:
             raise WeightsError(f"{source}: {CARD_FILE} names no weights; add weights: with file, size and sha256 to it")
-        return _ready(build(zoo, card, dtype=dtype).requires_grad_(False), device)
-    with resting():
-        model = build(zoo, card, materialise=False, dtype=dtype)
-        assign(model, tensors, source, finite=finite, trainable=False)
-        return _ready(model, device)
+        return _ready(build(zoo, card, dtype=wanted).requires_grad_(False), target)
+    model = build(zoo, card, materialise=False, dtype=wanted)
+    assign(model, tensors, source, finite=not allow_nonfinite, trainable=False)
+    return _ready(model, target)
 
 
 def _ready(model: Generator, device: torch.device) -> Generator:

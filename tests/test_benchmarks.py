@@ -455,4 +455,5 @@ def test_both_libraries_load_one_folder_and_are_measured_alike(tmp_path: Path, m
     loading.write_pipeline(tmp_path / "pipeline")
     found = [loading.measure(kind, str(tmp_path / "pipeline"), 0.0) for kind in loading.KINDS]
     assert found[0].keys() == found[1].keys() == {*loading.TIMES, "peak"}
+    assert [loading.imported(kind, str(tmp_path / "pipeline")) for kind in loading.KINDS] == [[], []]
     assert all(value > 0 for one in found for value in one.values())

@@ -72,6 +72,7 @@ def half() -> Tensor:
 
 
 WALKS = ["ddim", "ddpm", "ddim:eta=0.5,spacing=trailing", "dpmpp-2m", "heun", "unipc", "churn", "lcm", "pndm"]
+WALKS += ["euler:spacing=even,start=level"]
 
 # -- what must come out ----------------------------------------------------------------------------------------------
 

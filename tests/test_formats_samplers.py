@@ -136,6 +136,8 @@ CASES: dict[str, list[tuple[dict[str, Any], int]]] = {
         ({"prediction_type": "v_prediction"}, 3),
         ({"prediction_type": "sample", "clip_sample": True}, 4),
         ({"beta_schedule": "squaredcos_cap_v2"}, 6),
+        # 0.7 of whole tens of times is whole, and rounding decides.
+        ({"original_inference_steps": 90}, 90),
     ],
     "DDIMScheduler": [
         ({"clip_sample": False}, 10),
@@ -423,6 +425,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("DPMSolverMultistep", {"solver_order": 3, "solver_type": "heun"}, "solver_type: 'heun'.*midpoint"),
     ("DPMSolverMultistep", {"algorithm_type": "sde-dpmsolver++", "solver_order": 1}, "sde-dpmsolver\\+\\+ with solver"),
     ("UniPCMultistep", {"solver_type": "bh1"}, "solver_type: 'bh1'.*NaN"),
+    ("UniPCMultistep", {"lower_order_final": False}, "lower_order_final: 'False'.*NaN.*write true"),
     ("UniPCMultistep", {"predict_x0": False}, "predict_x0: 'False'.*write true"),
     ("UniPCMultistep", {"disable_corrector": [0]}, "disable_corrector"),
     ("UniPCMultistep", {"solver_p": {}}, "solver_p"),

@@ -20,7 +20,6 @@ PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 LIGHT = [
     "genzoo",
     "genzoo.cards",
-    "genzoo.collector",
     "genzoo.digests",
     "genzoo.documents",
     "genzoo.errors",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import json
 import os
 import pickle  # noqa: TID251 - a model travels to another process so
@@ -715,23 +714,6 @@ def test_a_name_with_a_slash_is_no_name_of_the_catalogue(monkeypatch: pytest.Mon
     assert is_path(zoo, "./ddpm.fashion-mnist")
     assert is_path(zoo, "folder/model")
     assert not is_path(zoo, "hf:owner/repo")
-
-
-def test_the_collector_is_left_as_it_was(tmp_path: Path) -> None:
-    _model_folder(tmp_path / "model")
-    asset = write(tmp_path / "broken" / "model.safetensors", {"w": torch.ones(1)})
-    body = small_card(weights=asset.model_dump()).model_dump(mode="json", exclude_defaults=True)
-    (tmp_path / "broken" / CARD_FILE).write_text(yaml.safe_dump(body))
-    for enabled in (True, False):
-        (gc.enable if enabled else gc.disable)()
-        try:
-            default_zoo().load(str(tmp_path / "model"))
-            assert gc.isenabled() == enabled
-            with pytest.raises(WeightsError, match="missing"):
-                default_zoo().load(str(tmp_path / "broken"))
-            assert gc.isenabled() == enabled
-        finally:
-            gc.enable()
 
 
 def test_a_model_with_random_tables_is_built_for_real() -> None:

@@ -31,7 +31,15 @@ class DiffusersUNet(Format):
     The library's pipelines of one U-Net scale neither the first noise nor what the network is given, as the classes in
     sigma / alpha ask of them (EulerDiscreteScheduler and the like). Here such a class walks as it is meant to, and as
     the library's pipelines of latents walk.
+
+    Two walks differ from the library's on purpose. One step alone is taken from the noisy end, whatever the spacing:
+    "leading" there asks the clean end. And "trailing" has as many steps as are asked for: at some numbers of them (of
+    1000 times 61 and 103 are the first) rounding gives the library one more, at time -1, where it reads the noisiest
+    level.
     """
+
+    library = "diffusers"
+    keeps_options = False
 
     def detect(self, files: Files) -> str | None:
         return lacks(files, "UNet2DModel")
@@ -73,6 +81,18 @@ class DiffusersUNet(Format):
             ("model_index.json", index),
         ):
             write_whole(folder / name, json.dumps(data, indent=2) + "\n")
+
+    def example(self, card: Card, name: str) -> str:
+        # The library's pipelines of one U-Net have no argument for labels.
+        if card.config.get("num_classes"):
+            return ""
+        walk = Written.of(card)
+        arguments = "".join(f", {key}={value!r}" for key, value in walk.arguments.items())
+        return (
+            f"import torch\nfrom diffusers import {walk.pipeline}\n\n"
+            "seeds = [torch.Generator().manual_seed(seed) for seed in range(8)]\n"
+            f"images = {walk.pipeline}.from_pretrained({name!r})(\n    8, generator=seeds{arguments}\n).images\n"
+        )
 
 
 def network_file(card: Card) -> dict[str, Any]:

@@ -217,7 +217,13 @@ SAMPLERS: dict[str, Sampler] = {
             Refused("solver_p", (None,), "a predictor of another class is not read; write null"),
             Refused("shift_terminal", (None,), "it moves the levels of a flow; write null"),
         ),
-        clashes=(IN_PLACE,),
+        clashes=(
+            IN_PLACE,
+            Clash(
+                {"lower_order_final": (False,), "final_sigmas_type": ("zero",)},
+                "its last step, of higher order into clean data, ends in NaN there; write true",
+            ),
+        ),
         times=INNER,
         thresholds=True,
         terminal=TINY,

@@ -14,7 +14,7 @@ from genzoo.schedule import ScheduleConfig
 from genzoo.scheduler import Scheduler
 from genzoo.spec import describe
 from genzoo_plugins.formats.pipeline import VERSION
-from genzoo_plugins.formats.rows import said, split
+from genzoo_plugins.formats.rows import Given, said, split
 from genzoo_plugins.formats.samplers import SAMPLERS, Sampler
 from genzoo_plugins.formats.sampling import KINDS, PREDICTIONS, read_scheduler
 
@@ -29,10 +29,12 @@ class Written:
     Attributes:
         pipeline: the class of the pipeline.
         scheduler: scheduler_config.json.
+        arguments: what the pipeline is called with beside the seeds.
     """
 
     pipeline: str
     scheduler: dict[str, Any]
+    arguments: dict[str, Any]
 
     @classmethod
     def of(cls, card: Card) -> Written:
@@ -60,7 +62,18 @@ class Written:
             out |= sampler.times.write(given)
         out |= {row.key: row.write(given) for row in sampler.rows if not row.only or name in row.only}
         _check_same(card, out, made, sampler)
-        return cls(sampler.pipeline, out)
+        return cls(sampler.pipeline, out, _arguments(card, sampler, split(options)))
+
+
+def _arguments(card: Card, sampler: Sampler, given: Given) -> dict[str, Any]:
+    """The arguments of the pipeline that say what its scheduler's file has no word for."""
+    out: dict[str, Any] = {"num_inference_steps": card.options.get("steps", 50)}
+    if "eta" in sampler.arguments and "eta" in given:
+        out["eta"] = float(given["eta"])
+    # Clipped by the model, and not as the library does it by itself.
+    if "clip" in sampler.arguments and "clip" not in given and card.config.get("clip", 1.0) is not None:
+        out["use_clipped_model_output"] = True
+    return out
 
 
 def _scheduler(card: Card, schedule: Mapping[str, Any]) -> Scheduler:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -91,7 +92,9 @@ class TCD(_FewStep):
                 x = straight(x, x0, here, there)
             else:
                 first = here.t - grid.timestep(here.t)
-                between = grid.at(first + math.floor((1 - self.eta) * grid.timestep(there.t)))
+                # In float32, as there: 0.7 of 90 is 63, and a float64 falls short of it.
+                share = torch.tensor(grid.timestep(there.t), dtype=torch.float32) * (1 - self.eta)
+                between = grid.at(first + math.floor(share))
                 ratio = there.alpha / between.alpha
                 added = max(there.sigma**2 - (ratio * between.sigma) ** 2, 0.0) ** 0.5
                 x = weighted(straight(x, x0, here, between), ratio, (added, noise.normal(*x.shape[1:])))

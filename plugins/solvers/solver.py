@@ -71,7 +71,9 @@ class Solver(Scheduler):
     """A method on a bounded grid; ``step`` is the first-order one, which the others start with and end on.
 
     ``start`` "level" takes the noise that a walk begins with as sigma eps, as if all of x_0 were 0, and not as eps,
-    which has the variance that x_t has of data of variance 1.
+    which has the variance that x_t has of data of variance 1. (diffusers' "init_noise_sigma" is sigma / alpha in one
+    case, and sqrt(1 + (sigma / alpha)^2) in the other.) ``inner`` is how its multistep classes count the times of
+    "linspace" and "leading".
     """
 
     sigma_min: Lowest = LOWEST
