@@ -31,7 +31,7 @@ from tiny import model_folder
 from torch import nn
 
 from genzoo.bench import calls, compiler, devices, kernels, processes, row, sweep
-from genzoo.bench.records import BOUNDS, LEAST, Benchmark, Memory, Row, Task, Timing, read_benchmark
+from genzoo.bench.records import BOUNDS, LEAST, Benchmark, Compile, Memory, Row, Task, Timing, read_benchmark
 from genzoo.bench.stopwatch import repeat
 from genzoo.bench.timed import timed
 from genzoo.cli.bench import bench, cells, parse_batches, parse_choices, table
@@ -511,12 +511,36 @@ def test_freezing_holds_while_the_modules_are_compiled(monkeypatch: pytest.Monke
 
     def call() -> None:
         counters["stats"]["unique_graphs"] += 1
+        counters["inductor"]["mkldnn_linear_weight_pack_matcher_count"] += 3
+        counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] += 4
         seen.append((config.freezing, config.cpp_wrapper))
 
     monkeypatch.setattr(nn.Module, "compile", lambda self, **kwargs: asked.append(kwargs))
-    compiler.compiled(devices.find("cpu"), [nn.Linear(1, 1)], "freezing", call)
-    assert (asked, seen) == ([{"mode": None, "dynamic": False}], [(True, True)])
+    _, made = compiler.compiled(devices.find("cpu"), [nn.Linear(1, 1)], "freezing", call)
+    unguarded = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+    assert (asked, seen) == ([{"options": unguarded, "dynamic": False}], [(True, True)])
     assert not config.freezing
+    assert made["packed_weights"] == "7"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler calls what torch deprecates
+def test_weights_that_did_not_freeze_refuse_the_row() -> None:
+    """As where gradients are wanted, for which the compiler leaves freezing out and says nothing."""
+
+    class Network(nn.Module):  # the compiler leaves out what torch wrote itself
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(2, 2, 3)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.layer(x)
+
+    x, device, frozen, trained = torch.ones(1, 2, 4, 4), devices.find("cpu"), Network(), Network()
+    with torch.no_grad():
+        _, made = compiler.compiled(device, [frozen], "freezing", lambda: frozen(x))
+    assert made["packed_weights"] == "1"
+    with pytest.raises(compiler.Refused, match="freezing"):
+        compiler.compiled(device, [trained], "freezing", lambda: trained(x))
 
 
 def test_a_translator_is_measured_on_images_of_its_seeds(tmp_path: Path) -> None:
@@ -533,8 +557,9 @@ def test_a_translator_is_measured_on_images_of_its_seeds(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler calls what torch deprecates
-def test_torch_compiles_a_row(tiny: str) -> None:
-    found = row.measure(Task(model=tiny, batch=2, seconds=0.05, compile="default"), default_zoo())
+@pytest.mark.parametrize("mode", ["default", "freezing"])
+def test_torch_compiles_a_row(tiny: str, mode: Compile) -> None:
+    found = row.measure(Task(model=tiny, batch=2, seconds=0.05, compile=mode), default_zoo())
     assert found.status == "ok", found.why
 
 

@@ -257,6 +257,25 @@ def test_no_graph_break_under_compile() -> None:
         torch.testing.assert_close(compiled(**given), model(**given))
 
 
+@pytest.mark.parametrize("name", ["one head", "heads of 8"])
+def test_frozen_weights_are_compiled_as_they_are_computed(name: str) -> None:
+    """With sizes folded, projections joined, and kernels called as they stand: seen in the compiler's graph."""
+    given, model = inputs(PLAIN[name]), ours(UNet2D, PLAIN[name]).eval().requires_grad_(False)
+    model.to(memory_format=torch.channels_last)
+    seen: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, example: list[Tensor]) -> Any:
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    with torch.inference_mode():
+        compiled = torch.compile(model, backend=backend, fullgraph=True, dynamic=False)
+        torch.testing.assert_close(compiled(**given), model(**given), atol=1e-5, rtol=1e-5)
+    told = " ".join(seen)
+    assert "conv_transpose2d" in told
+    assert ("genzoo_plugins.narrow_attention" in told) == (name == "heads of 8")
+
+
 def test_timestep_as_a_number() -> None:
     model, sample = ours(UNet2D, TWO_LEVELS), inputs(TWO_LEVELS)["sample"]
     with torch.inference_mode():

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genzoo_plugins.diffusion.compiling import constant, opaque
 from genzoo_plugins.diffusion.convolution import Conv2d
 from genzoo_plugins.diffusion.layers import GroupNorm, added
 from genzoo_plugins.diffusion.linear import Linear, linear
@@ -43,14 +44,25 @@ def narrow_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out.view(images, heads, width, tokens).transpose(2, 3)
 
 
+#: The same for torch's compiler, which shall not look into it.
+opaque_narrow_attention = opaque(
+    "narrow_attention(Tensor q, Tensor k, Tensor v) -> Tensor",
+    narrow_attention,
+    lambda q, k, v: q.new_empty(*q.shape[:2], q.shape[3], q.shape[2]).transpose(2, 3),
+)
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, dtype: torch.dtype) -> Tensor:
     """softmax(q k^T / sqrt(d)) v over ``(N, heads, tokens, d)`` (Vaswani et al. 2017, eq. 1).
 
     In mixed precision on a CPU (weights of another ``dtype`` than q) it runs in the weights': the backward pass of the
     bfloat16 kernel takes six times as long as the float32 one.
     """
-    if q.shape[3] < NARROW and q.shape[2] * k.shape[2] <= FEW_SCORES and plain(q, k, v):
-        return narrow_attention(q, k, v)
+    if q.shape[3] < NARROW and q.shape[2] * k.shape[2] <= FEW_SCORES:
+        if plain(q, k, v):
+            return narrow_attention(q, k, v)
+        if constant(q, k, v):
+            return opaque_narrow_attention(q, k, v)
     if q.device.type == "cpu" and q.dtype != dtype:
         with torch.autocast("cpu", enabled=False):
             return F.scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype))
@@ -96,9 +108,10 @@ class Attention(Keeping):
         layers = (self.to_q, self.to_k, self.to_v)
         weights: list[Tensor] = [layer.weight for layer in layers]
         biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
-        if context is None and x.shape[0] * x.shape[1] <= FEW_TOKENS and plain(x, *weights, *biases):
+        few, given = context is None and x.shape[0] * x.shape[1] <= FEW_TOKENS, (x, *weights, *biases)
+        if few and (plain(*given) or constant(*given)):
             weight, bias = self._joint.get(
-                [*weights, *biases], lambda: (torch.cat(weights), torch.cat(biases) if biases else None)
+                given[1:], lambda: (torch.cat(weights), torch.cat(biases) if biases else None)
             )
             together = linear(x, weight, bias).view(*x.shape[:2], 3, self.heads, -1)
             return together.permute(2, 0, 3, 1, 4).unbind()

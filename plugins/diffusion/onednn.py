@@ -23,15 +23,19 @@ def tried(trial: Callable[[], bool]) -> bool:
         return False
 
 
-def plain(*tensors: Tensor | None, graph: bool = False) -> bool:
-    """Whether these are float32 on a CPU that has oneDNN, and nobody casts, compiles or, but for ``graph``, derives."""
-    if torch.compiler.is_compiling():
+def plain(*tensors: Tensor | None, graph: bool = False, compiled: bool = False) -> bool:
+    """Whether these are float32 on a CPU that has oneDNN, and nobody casts, compiles or, but for ``graph``, derives.
+
+    ``compiled``: the same where torch's compiler looks on.
+    """
+    if torch.compiler.is_compiling() is not compiled:
         return False
     # A loop, since this stands before every layer: a generator would take a tenth of a small layer's time.
     for each in tensors:
         if each is not None and not (each.dtype is torch.float32 and each.is_cpu and (graph or not each.requires_grad)):
             return False
-    return AVAILABLE and torch._C._get_mkldnn_enabled() and not torch.is_autocast_enabled("cpu")
+    # The compiler cannot trace what asks whether oneDNN is switched on, and asks it itself.
+    return AVAILABLE and (compiled or torch._C._get_mkldnn_enabled()) and not torch.is_autocast_enabled("cpu")
 
 
 def state(weight: Tensor) -> tuple[int, int | None]:
@@ -60,7 +64,9 @@ class Kept(Generic[T]):
         self._kept = None
 
     def get(self, weights: Sequence[Tensor], make: Callable[[], T]) -> T:
-        """What ``make`` makes of these weights, unless it is at hand."""
+        """What ``make`` makes of these weights, unless it is at hand; a compiler sees how it is made."""
+        if torch.compiler.is_compiling():
+            return make()
         if (kept := self._kept) is not None:
             for each, (known, then) in zip(weights, kept[0], strict=True):
                 if each is not known or state(each) != then:
