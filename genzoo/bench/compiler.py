@@ -41,16 +41,18 @@ def compiled(
         raise Refused("the model calls no module that could be compiled; leave --compile off")
     import torch._dynamo
     import torch._inductor.config
-    from torch._dynamo.exc import FailOnRecompileLimitHit
+    from torch._dynamo.exc import FailOnRecompileLimitHit, Unsupported
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
     counters.clear()
     for module in modules:
-        # Constants need no look before each call: at all weights, it takes a tenth of a small network's time.
         how: dict[str, object] = {"mode": None if mode == "default" else mode}
         if mode in SETTINGS:
-            how = {"options": {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}}
+            # Constants need no look before each call: at all weights, it takes a tenth of a small network's time. That
+            # is safe in one graph alone. In pieces, two modules of one class would run with the weights of the first.
+            options = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+            how = {"options": options, "fullgraph": True}
         module.compile(**how, dynamic=False)
     # By itself, torch goes on without the compiler once it has compiled the same code too often.
     try:
@@ -63,6 +65,9 @@ def compiled(
         raise Refused(
             "torch.compile gave up: it had compiled the same code of this model too often; leave --compile off"
         ) from None
+    except Unsupported as error:
+        reason = str(error).partition("\n")[0].strip().rstrip(".")
+        raise Refused(f"torch.compile cannot make one graph of the model ({reason}); name default") from None
     graphs, skipped = counters["stats"]["unique_graphs"], counters["inductor"]["cudagraph_skips"]
     if not graphs:
         raise Refused("torch.compile found nothing to compile in this model; leave --compile off")
