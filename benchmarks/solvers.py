@@ -3,6 +3,7 @@
 python benchmarks/solvers.py --budget 60m            the curve: every scheduler at 5, 8, 10 ... 1000 evaluations
 python benchmarks/solvers.py --grids trailing,own    on one grid for all, and on each scheduler's own
 python benchmarks/solvers.py --search --budget 30m   the cheapest setting as good as DDPM with 1,000 steps
+python benchmarks/solvers.py -n 2000 --schedulers ddpm --nfe 1000 -o OTHER.json    the anchor on more fresh seeds
 python benchmarks/solvers.py --limit 0               write the files from what was measured so far
 
 Each may be stopped and started again at any time; see sampling.py. Threads are torch's own (OMP_NUM_THREADS). Writes
