@@ -502,6 +502,19 @@ def test_a_module_that_is_compiled_anew_for_every_call_is_refused(tiny: str, mon
     assert (found.status, found.whole) == ("refused", None)
 
 
+def test_freezing_in_pieces_is_refused() -> None:
+    """In pieces, the second of two modules of one class would run with the weights of the first."""
+
+    class Broken(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            torch._dynamo.graph_break()
+            return x + 1
+
+    module = Broken()
+    with torch.no_grad(), pytest.raises(compiler.Refused, match=r"one graph of the model .*; name default"):
+        compiler.compiled(devices.find("cpu"), [module], "freezing", lambda: module(torch.zeros(2)))
+
+
 def test_freezing_holds_while_the_modules_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._dynamo.utils import counters
 
@@ -518,7 +531,7 @@ def test_freezing_holds_while_the_modules_are_compiled(monkeypatch: pytest.Monke
     monkeypatch.setattr(nn.Module, "compile", lambda self, **kwargs: asked.append(kwargs))
     _, made = compiler.compiled(devices.find("cpu"), [nn.Linear(1, 1)], "freezing", call)
     unguarded = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
-    assert (asked, seen) == ([{"options": unguarded, "dynamic": False}], [(True, True)])
+    assert (asked, seen) == ([{"options": unguarded, "fullgraph": True, "dynamic": False}], [(True, True)])
     assert not config.freezing
     assert made["packed_weights"] == "7"
 
