@@ -10,6 +10,7 @@ from typing import Any
 import huggingface_hub.constants
 import huggingface_hub.utils
 import pytest
+import torch
 
 from genzoo import digests
 from genzoo.cards import Card
@@ -60,3 +61,19 @@ def apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     huggingface_hub.utils.enable_progress_bars()
     digests.known_of.cache_clear()
+
+
+def make_network(config: dict[str, Any], seed: int = 0) -> Any:
+    """A UNet2DModel of diffusers of that config, random but not blind: fresh ones hardly look at their input."""
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(seed)
+    network = UNet2DModel(**config).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        # An untrained network amplifies the rounding of every step, by more with each: at full scale float32 alone lies
+        # several 1e-4 off float64, in either library, and differs with the number of threads.
+        network.conv_out.weight.mul_(0.3)
+    return network

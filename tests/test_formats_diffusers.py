@@ -14,6 +14,7 @@ import yaml
 from published import CIFAR10, IMAGENET64
 from safetensors.torch import load_file, save_file
 from small import UNET as TINY
+from small import make_network
 from torch import Tensor
 
 from genzoo.errors import CardError, GenzooError, WeightsError
@@ -32,7 +33,6 @@ with warnings.catch_warnings():
         DDPMPipeline,
         DDPMScheduler,
         DPMSolverMultistepScheduler,
-        UNet2DModel,
     )
 
 if TYPE_CHECKING:
@@ -163,20 +163,6 @@ CASES: dict[str, tuple[dict[str, Any], Any, dict[str, Any], int, dict[str, Any]]
     "two channels": ({**TINY, "in_channels": 2, "out_channels": 2}, DDPM, {}, 5, {}),
     "fourier": ({**TINY, "time_embedding_type": "fourier"}, DDPM, {"steps_offset": 1}, 5, {}),
 }
-
-
-def make_network(config: dict[str, Any], seed: int = 0) -> UNet2DModel:
-    """A network of that config, random but not blind: fresh ones hardly look at their input."""
-    torch.manual_seed(seed)
-    network = UNet2DModel(**config).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-        # An untrained network amplifies the rounding of every step, by more with each: at full scale float32 alone lies
-        # several 1e-4 off float64, in either library, and differs with the number of threads.
-        network.conv_out.weight.mul_(0.3)
-    return network
 
 
 def save_pipeline(folder: Path, config: dict[str, Any], kind: Any, settings: dict[str, Any]) -> Any:

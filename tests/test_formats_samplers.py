@@ -11,7 +11,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from small import NETWORK, small_card
+from small import NETWORK, make_network, small_card
 from small import UNET as TINY
 from torch import Tensor
 
@@ -259,23 +259,11 @@ PIXELS: list[tuple[str, dict[str, Any], int]] = [
 ]
 
 
-def make_unet() -> Any:
-    """A small network, random but not blind."""
-    torch.manual_seed(0)
-    network = diffusers.UNet2DModel(**TINY).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-        network.conv_out.weight.mul_(0.3)
-    return network
-
-
 @pytest.mark.parametrize(("name", "settings", "steps"), PIXELS)
 def test_a_folders_pixels_are_those_of_its_unet_and_scheduler(
     tmp_path: Path, name: str, settings: dict[str, Any], steps: int
 ) -> None:
-    unet, theirs = make_unet(), getattr(diffusers, name)(**settings)
+    unet, theirs = make_network(TINY), getattr(diffusers, name)(**settings)
     unet.save_pretrained(tmp_path / "unet")
     theirs.save_pretrained(tmp_path / "scheduler")
     seeds = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
@@ -291,7 +279,7 @@ def test_a_folders_pixels_are_those_of_its_unet_and_scheduler(
 
 
 def test_a_pndm_pipeline_makes_its_own_scheduler_of_the_file(tmp_path: Path) -> None:
-    pipeline = diffusers.PNDMPipeline(make_unet(), diffusers.DDPMScheduler())
+    pipeline = diffusers.PNDMPipeline(make_network(TINY), diffusers.DDPMScheduler())
     pipeline.save_pretrained(tmp_path)
     config = tmp_path / "scheduler" / "scheduler_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"_class_name": "DDPMScheduler"}))

@@ -46,13 +46,13 @@ def compiled(
 
     torch._dynamo.reset()
     counters.clear()
+    how: dict[str, object] = {"mode": None if mode == "default" else mode}
+    if mode in SETTINGS:
+        # Constants need no look before each call: at all weights, it takes a tenth of a small network's time. That is
+        # safe in one graph alone. In pieces, two modules of one class would run with the weights of the first.
+        options = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+        how = {"options": options, "fullgraph": True}
     for module in modules:
-        how: dict[str, object] = {"mode": None if mode == "default" else mode}
-        if mode in SETTINGS:
-            # Constants need no look before each call: at all weights, it takes a tenth of a small network's time. That
-            # is safe in one graph alone. In pieces, two modules of one class would run with the weights of the first.
-            options = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
-            how = {"options": options, "fullgraph": True}
         module.compile(**how, dynamic=False)
     # By itself, torch goes on without the compiler once it has compiled the same code too often.
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -85,14 +85,14 @@ STRAYS = ("midpoint", "heun", "logrho", "bh1", "bh2")
 NO_WORD = "the class itself raises an error for any other; write another class"
 
 
-def _few_step(method: str) -> Sampler:
-    """Of latent or trajectory consistency: the times that the network was distilled on."""
+def _few_step(method: str, *rows: Number, idle: Set[str] = frozenset()) -> Sampler:
+    """Of latent or trajectory consistency: the times that a network was distilled on, and what else is the class's."""
     return Sampler(
         {(): method},
-        rows=(Number("original_inference_steps", 50, "distilled", 50, 1, 100_000),),
+        rows=(Number("original_inference_steps", 50, "distilled", 50, 1, 100_000), *rows),
         terminal=0.0,
         betas=(0.00085, 0.012, "scaled_linear"),
-        idle=frozenset({"timestep_spacing", "steps_offset", "set_alpha_to_one"}),
+        idle=frozenset({"timestep_spacing", "steps_offset", "set_alpha_to_one"}) | idle,
         pipeline="DDPMPipeline",
         steps=4,
     )
@@ -270,14 +270,12 @@ SAMPLERS: dict[str, Sampler] = {
         betas=(0.00085, 0.012, "linear"),
     ),
     "LCMScheduler": replace(
-        _few_step("lcm"),
-        rows=(*_few_step("lcm").rows, Number("timestep_scaling", 10.0, "scaling", 10.0, 1e-6, 1e6)),
+        _few_step("lcm", Number("timestep_scaling", 10.0, "scaling", 10.0, 1e-6, 1e6)),
         clips=False,
         thresholds=True,
     ),
-    "TCDScheduler": replace(
-        _few_step("tcd:end=1"),
-        idle=_few_step("tcd").idle | {"clip_sample", "clip_sample_range", "thresholding", "timestep_scaling"},
+    "TCDScheduler": _few_step(
+        "tcd:end=1", idle={"clip_sample", "clip_sample_range", "thresholding", "timestep_scaling"}
     ),
 }
 
