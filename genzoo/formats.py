@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from genzoo.cards import Card
 from genzoo.errors import CardError, WeightsError, explain, shorten
 from genzoo.files import open_regular
+from genzoo.header import Header, Slot, read_header
 from genzoo.plugins import PluginError
-from genzoo.tensors import Header, Slot, Tensors, read, read_header
+from genzoo.tensors import Tensors, read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

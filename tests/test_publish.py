@@ -26,10 +26,11 @@ from genzoo.convert import ConvertError, convert
 from genzoo.errors import CardError, GenzooError, OptionError, WeightsError
 from genzoo.formats import FormatError, recognise
 from genzoo.generator import Generator
+from genzoo.header import read_header
 from genzoo.hub import HubError, pull
 from genzoo.publish import push, readme, save
 from genzoo.registry import default_zoo
-from genzoo.tensors import read_header, write
+from genzoo.tensors import write
 from genzoo.train import read_recipe, train
 from genzoo.weights import assign, build
 

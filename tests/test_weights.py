@@ -34,9 +34,10 @@ from genzoo.errors import CardError, GenzooError, OptionError, WeightsError
 from genzoo.files import sha256_of
 from genzoo.frozen import Frozen
 from genzoo.generator import Generator
+from genzoo.header import read_header
 from genzoo.hollow import Hollow
 from genzoo.registry import Plugin, Registrar, Zoo, default_zoo
-from genzoo.tensors import Tensors, is_finite, read, read_header, write
+from genzoo.tensors import Tensors, is_finite, read, write
 from genzoo.weights import CARD_FILE, MAX_PARAMETERS, assign, build, find_card, is_path
 
 if TYPE_CHECKING:

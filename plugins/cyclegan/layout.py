@@ -8,7 +8,8 @@ from typing import Any
 
 from genzoo.cards import Card
 from genzoo.formats import BareFormat, Files, FormatError, bare_checkpoint, card_of
-from genzoo.tensors import Slot, Tensors
+from genzoo.header import Slot
+from genzoo.tensors import Tensors
 
 PAPER = "Unpaired image-to-image translation using cycle-consistent adversarial networks, arXiv:1703.10593"
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")

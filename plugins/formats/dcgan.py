@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from genzoo.cards import Card
 from genzoo.formats import BareFormat, Files, FormatError, bare_checkpoint, card_of
-from genzoo.tensors import Slot, Tensors
+from genzoo.header import Slot
+from genzoo.tensors import Tensors
 
 PAPER = "Unsupervised representation learning with deep convolutional GANs, arXiv:1511.06434"
 

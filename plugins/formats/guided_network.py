@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from genzoo.formats import FormatError
-from genzoo.tensors import Slot, Tensors
+from genzoo.header import Slot
+from genzoo.tensors import Tensors
 from genzoo_plugins.formats.pipeline import NETWORK
 
 #: Groups of every norm.

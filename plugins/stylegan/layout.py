@@ -11,7 +11,8 @@ from torch import Tensor
 
 from genzoo.cards import Card
 from genzoo.formats import BareFormat, Files, FormatError, bare_checkpoint, card_of
-from genzoo.tensors import Slot, Tensors
+from genzoo.header import Slot
+from genzoo.tensors import Tensors
 from genzoo_plugins.stylegan.network import Network, StyleGANConfig
 
 PAPER = "Analyzing and improving the image quality of StyleGAN, arXiv:1912.04958"
