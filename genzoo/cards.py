@@ -147,6 +147,13 @@ class Catalogue(Frozen):
     cards: Seq[Card]
 
 
+def catalogue_path() -> Path:
+    """registry.yaml: inside an installed package, or at the top of a checkout."""
+    home = Path(__file__).parent
+    packaged = home / "registry.yaml"
+    return packaged if packaged.exists() else home.parent / "registry.yaml"
+
+
 def read_catalogue(path: Path) -> tuple[Card, ...]:
     """The cards of a registry.yaml; raises CardError that names file, line and key of whatever is wrong."""
     try:

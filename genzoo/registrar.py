@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genzoo.errors import CardError, explain
+from genzoo.errors import CardError, cause, explain
 from genzoo.plugins import Plugin, PluginError
 
 if TYPE_CHECKING:
@@ -40,12 +42,38 @@ class Entry(NamedTuple):
     target: str | type
     plugin: Plugin
 
+    def load(self, kind: str, name: str) -> type[Any]:
+        """The class, imported if need be, with its settings built; ``kind`` and ``name`` are those it stands under.
+
+        Raises PluginError, which names plugin and version, where it cannot be loaded or is not what its kind asks for.
+        """
+        who = f"plugin {self.plugin.name!r} ({self.plugin.package} {self.plugin.version}): {kind} {name!r}"
+        try:
+            found, base = _resolve(self.target), _resolve(KINDS[kind])
+            if isinstance(found, type):
+                build_validators(found)
+        except (Exception, SystemExit) as error:
+            raise PluginError(f"{who} cannot be loaded: {cause(error)}") from error
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise PluginError(f"{who} is not a subclass of genzoo.{base.__name__}")
+        if inspect.isabstract(found):
+            missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+            raise PluginError(f"{who} does not implement {missing}")
+        return found
+
 
 class Shelved(NamedTuple):
     """A card with the folder that its files lie in."""
 
     card: Card
     root: Path
+
+
+def _resolve(target: str | type) -> Any:
+    if not isinstance(target, str):
+        return target
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def build_validators(target: type) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from genzoo.errors import CardError, GenzooError, OptionError, UnknownName, cause, explain
 from genzoo.hooks import HOOKS, Hooks
 from genzoo.plugins import Broken, Plugin, PluginError, folder_of, installed, version_of
-from genzoo.registrar import KINDS, Entry, Registrar, Shelved, build_validators
+from genzoo.registrar import KINDS, Entry, Registrar, Shelved
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +34,6 @@ __all__ = [
     "Registrar",
     "Shelved",
     "Zoo",
-    "catalogue_path",
     "default_zoo",
 ]
 
@@ -142,7 +140,7 @@ class Zoo:
         if not self._catalogue_waits:
             return
         self._catalogue_waits = False
-        from genzoo.cards import read_catalogue
+        from genzoo.cards import catalogue_path, read_catalogue
 
         path = catalogue_path()
         try:
@@ -207,20 +205,7 @@ class Zoo:
         entry = self.entries.get((kind, name))
         if entry is None:
             raise UnknownName(kind, name, self.names(kind), self._hint())
-        who = f"plugin {entry.plugin.name!r} ({entry.plugin.package} {entry.plugin.version})"
-        try:
-            found = _resolve(entry.target)
-            base = _resolve(KINDS[kind])
-            if isinstance(found, type):
-                build_validators(found)
-        except (Exception, SystemExit) as error:
-            raise PluginError(f"{who}: {kind} {name!r} cannot be loaded: {cause(error)}") from error
-        if not (isinstance(found, type) and issubclass(found, base)):
-            raise PluginError(f"{who}: {kind} {name!r} is not a subclass of genzoo.{base.__name__}")
-        if inspect.isabstract(found):
-            missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
-            raise PluginError(f"{who}: {kind} {name!r} does not implement {missing}")
-        return found
+        return entry.load(kind, name)
 
     def make(self, kind: str, spec: str) -> Any:
         """An object from ``name`` or ``name:key=value,key=value``, as ``ddim:eta=0.5,spacing=trailing``."""
@@ -302,20 +287,6 @@ class Zoo:
                 continue
             for name, command in apart.commands.items():
                 cli.add_command(command, name)
-
-
-def _resolve(target: str | type) -> Any:
-    if not isinstance(target, str):
-        return target
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def catalogue_path() -> Path:
-    """registry.yaml: inside an installed package, or at the top of a checkout."""
-    home = Path(__file__).parent
-    packaged = home / "registry.yaml"
-    return packaged if packaged.exists() else home.parent / "registry.yaml"
 
 
 @functools.cache

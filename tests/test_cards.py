@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from genzoo.cards import Asset, Card, Catalogue, read_catalogue
+from genzoo.cards import Asset, Card, Catalogue, catalogue_path, read_catalogue
 from genzoo.errors import CardError
 from genzoo.files import sha256_of
-from genzoo.registry import catalogue_path, default_zoo
+from genzoo.registry import default_zoo
 
 GOOD = """\
 version: 1

@@ -17,7 +17,7 @@ import tiny
 from click.testing import CliRunner
 
 import genzoo
-from genzoo import cli, registry
+from genzoo import cli
 from genzoo.cli.bench import working_models
 from genzoo.errors import GenzooError, OptionError, UnknownName
 from genzoo.frozen import Frozen
@@ -532,7 +532,7 @@ def test_the_built_in_plugins_all_work() -> None:
 
 def test_a_bad_catalogue_is_shown_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "registry.yaml").write_text("version: 1\ncards: [x]")
-    monkeypatch.setattr(registry, "catalogue_path", lambda: tmp_path / "registry.yaml")
+    monkeypatch.setattr("genzoo.cards.catalogue_path", lambda: tmp_path / "registry.yaml")
     zoo = Zoo.discover()
     assert not zoo.shelf
     assert zoo.broken["registry.yaml"].cause.startswith(f"{tmp_path / 'registry.yaml'}:2: document: cards.0: ")
@@ -555,7 +555,7 @@ def test_a_card_that_guides_nothing_that_is_like_it_is_shown_and_left_out(
     guiding = {**better, "guides": better["name"]}
     cards = [better, *({**guiding, **changes, "name": f"tiny.{tag}"} for tag, changes in weaker.items())]
     (tmp_path / "registry.yaml").write_text(json.dumps({"version": 1, "cards": cards}))
-    monkeypatch.setattr(registry, "catalogue_path", lambda: tmp_path / "registry.yaml")
+    monkeypatch.setattr("genzoo.cards.catalogue_path", lambda: tmp_path / "registry.yaml")
     zoo = Zoo.discover()
     assert zoo.shelf.keys() == {"tiny.better", "tiny.weak", "tiny.unconditional"}
     causes = {broken.name: broken.cause for broken in zoo.broken.values()}
