@@ -112,7 +112,7 @@ class Card(Frozen):
         weights: the safetensors file; absent for a model that needs none.
         data: the registered data set that it was trained on.
         guides: the card that this one exists to guide, being weaker: of the same shape and classes. What takes all
-            cards, as ``genzoo compare`` without names, leaves it out.
+            models, as ``genzoo compare`` without names, leaves it out (see ``Zoo.contenders``).
         licence, paper: of the weights, and where the method was published.
         training, results: how it was made, and what it reaches.
     """

@@ -75,10 +75,9 @@ class Request:
 
 
 def fitting_models(zoo: Zoo, dataset: str) -> list[str]:
-    """Names of all models that were trained on a data set, that make images from noise and exist for their own sake."""
+    """Names of all contenders that were trained on a data set and make images from noise."""
     name = data_name(dataset)
-    cards = (card for card in zoo.cards() if card.data == name and card.guides is None)
-    return [card.name for card in cards if not _translates(zoo, card)]
+    return [card.name for card in zoo.contenders() if card.data == name and not _translates(zoo, card)]
 
 
 def data_name(dataset: str) -> str:

@@ -191,6 +191,10 @@ class Zoo:
         """Cards whose names match a glob, sorted by name."""
         return [self.shelf[name].card for name in sorted(self.shelf) if fnmatch.fnmatchcase(name, pattern)]
 
+    def contenders(self) -> list[Card]:
+        """The cards that exist for their own sake, sorted by name; not those that only guide others."""
+        return [card for card in self.cards() if card.guides is None]
+
     def _hint(self) -> str:
         return f"({len(self.broken)} broken; see genzoo plugins)" if self.broken else ""
 

@@ -558,6 +558,7 @@ def test_a_card_that_guides_nothing_that_is_like_it_is_shown_and_left_out(
     monkeypatch.setattr("genzoo.cards.catalogue_path", lambda: tmp_path / "registry.yaml")
     zoo = Zoo.discover()
     assert zoo.shelf.keys() == {"tiny.better", "tiny.weak", "tiny.unconditional"}
+    assert [card.name for card in zoo.contenders()] == ["tiny.better"]
     causes = {broken.name: broken.cause for broken in zoo.broken.values()}
     assert causes.keys() == {f"card tiny.{tag}" for tag in ("stray", "itself", "larger", "other")}
     assert "no model named 'tiny.bettter'; did you mean 'tiny.better'?" in causes["card tiny.stray"]
