@@ -145,15 +145,17 @@ class Format(ABC):
         Raises FormatError that names what is not supported.
         """
 
-    def write(self, card: Card, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    def write(self, card: Card, tensors: Mapping[str, Tensor], folder: Path, zoo: Zoo) -> None:
         """Write a model in this layout, so that ``read`` and the layout's own library load it.
+
+        What the card names, as a scheduler, is looked up in the zoo.
 
         Raises FormatError where the layout cannot hold the model, or is only read.
         """
         raise FormatError("this layout is read, and not written; genzoo and diffusers are written")
 
-    def example(self, card: Card, name: str) -> str:
-        """Python by which the layout's own library makes the same pixels of a model that ``write`` took.
+    def example(self, card: Card, name: str, zoo: Zoo) -> str:
+        """Python by which the layout's own library makes the same pixels of a model that ``write`` took with that zoo.
 
         ``name`` is the folder, or the repository on the Hub. "" where the library is genzoo, or cannot be asked for
         them.

@@ -55,7 +55,7 @@ def save(
     tensors: Mapping[str, Tensor] = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     shown = _samples(model, model.card) if samples else None
     with _told_full(folder, sum(tensor.nbytes for tensor in tensors.values())):
-        form.write(model.card, tensors, folder)
+        form.write(model.card, tensors, folder, zoo)
         if shown is not None:
             from genzoo.images import save_png
 
@@ -147,7 +147,7 @@ def readme(
         layout: that its folder has.
         name: that the example loads.
         samples: whether ``samples.png`` lies beside it.
-        zoo: where the generator is looked up; the usual one by default.
+        zoo: where the generator, and what the card names, is looked up; the usual one by default.
     """
     from genzoo.registry import default_zoo
 
@@ -167,7 +167,7 @@ def readme(
     ]
     if samples:
         parts.append(f"![samples of seeds 0 to {SHOWN - 1}]({SAMPLES})\n")
-    parts += ["## Use\n", _usage(card, family, form, name)]
+    parts += ["## Use\n", _usage(card, family, form, name, zoo)]
     if card.results:
         parts += ["## Results\n", _results(card.results)]
     facts = [("images", " x ".join(map(str, card.shape))), ("classes", ", ".join(card.classes)), ("data", card.data)]
@@ -182,7 +182,7 @@ def readme(
     return "\n".join(parts)
 
 
-def _usage(card: Card, family: type[Generator], form: Format, name: str) -> str:
+def _usage(card: Card, family: type[Generator], form: Format, name: str, zoo: Zoo) -> str:
     """The example: how the model is loaded and asked, and the same in the layout's own library."""
     asked: dict[str, Any] = {"labels": card.classes[0]} if card.classes else {}
     if not form.keeps_options:
@@ -192,7 +192,7 @@ def _usage(card: Card, family: type[Generator], form: Format, name: str) -> str:
     lines = ["import torch"] if "torch." in usage else []
     lines += ["import genzoo", "", f"model = genzoo.load({name!r})", usage]
     text = "```python\n" + "\n".join(lines) + "\n```\n"
-    if example := form.example(card, name.removeprefix("hf:")):
+    if example := form.example(card, name.removeprefix("hf:"), zoo):
         text += f"or with the same pixels\n\n```python\n{example}```\n"
     return text
 

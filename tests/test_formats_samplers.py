@@ -15,11 +15,12 @@ from small import NETWORK, make_network, small_card
 from small import UNET as TINY
 from torch import Tensor
 
+import genzoo
 from genzoo.denoiser import Prediction, to_x0
 from genzoo.formats import FormatError
 from genzoo.noise import Noise
 from genzoo.publish import save
-from genzoo.registry import default_zoo
+from genzoo.registry import Zoo, default_zoo
 from genzoo.schedule import ScheduleConfig
 from genzoo.scheduler import Scheduler
 from genzoo.weights import build
@@ -376,6 +377,23 @@ def test_what_has_no_twin_is_not_written(tmp_path: Path, config: dict[str, Any],
         save(small_model(config, {"steps": 6, "scheduler": scheduler}), tmp_path / "out", layout="diffusers")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out" / "unet").exists()
+
+
+def test_a_scheduler_is_looked_up_in_the_zoo_of_the_model(tmp_path: Path) -> None:
+    """One whose plugin is not installed, but was added to a zoo by hand."""
+
+    class Mine:
+        @genzoo.hookimpl
+        def register(self, zoo: Any) -> None:
+            zoo.scheduler("mine", default_zoo().find("scheduler", "ddim"))
+
+    model = small_model({}, {"steps": 6, "scheduler": "mine:eta=0.5"})
+    model.zoo = Zoo.discover()
+    assert model.zoo.add(Mine, name="mine"), model.zoo.broken
+    save(model, tmp_path / "out", layout="diffusers")
+    index = json.loads((tmp_path / "out" / "model_index.json").read_text())
+    assert index["scheduler"] == ["diffusers", "DDIMScheduler"]
+    assert "eta=0.5" in (tmp_path / "out" / "README.md").read_text()
 
 
 # -- refused -----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import torch
 from genzoo.cards import Card
 from genzoo.files import write_whole
 from genzoo.formats import Files, Format, FormatError, card_of
+from genzoo.registry import Zoo
 from genzoo.tensors import Tensors, write
 from genzoo_plugins.formats.keys import Keys
 from genzoo_plugins.formats.pipeline import IDLE, NETWORK, VERSION, WEIGHTS, Layout, lacks, load_tensors
@@ -60,8 +61,8 @@ class DiffusersUNet(Format):
         tensors = load_tensors(files, layout.folder)
         return make_card(files, files.json(layout.config), sampling, tensors.metadata), modern(tensors)
 
-    def write(self, card: Card, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
-        network, walk = network_file(card), Written.of(card)
+    def write(self, card: Card, tensors: Mapping[str, torch.Tensor], folder: Path, zoo: Zoo) -> None:
+        network, walk = network_file(card), Written.of(card, zoo)
         unet = {name.removeprefix(NETWORK): tensor for name, tensor in tensors.items() if name.startswith(NETWORK)}
         if len(unet) < len(tensors):
             raise FormatError(f"{card.name}: it holds more than a U-Net, which this layout has no place for")
@@ -82,11 +83,11 @@ class DiffusersUNet(Format):
         ):
             write_whole(folder / name, json.dumps(data, indent=2) + "\n")
 
-    def example(self, card: Card, name: str) -> str:
+    def example(self, card: Card, name: str, zoo: Zoo) -> str:
         # The library's pipelines of one U-Net have no argument for labels.
         if card.config.get("num_classes"):
             return ""
-        walk = Written.of(card)
+        walk = Written.of(card, zoo)
         arguments = "".join(f", {key}={value!r}" for key, value in walk.arguments.items())
         return (
             f"import torch\nfrom diffusers import {walk.pipeline}\n\n"

@@ -16,6 +16,7 @@ from genzoo.documents import DocumentError, load, parse
 from genzoo.errors import CardError, explain, faults, shorten
 from genzoo.files import write_whole
 from genzoo.formats import Files, Format, FormatError, parse_json
+from genzoo.registry import Zoo
 from genzoo.tensors import Tensors, read, write
 
 #: The version of the layout that is written and read.
@@ -63,7 +64,7 @@ class Own(Format):
             raise FormatError(f"{files.source}: {card.weights.file} is missing; fetch the model again")
         return card, read(files.path(card.weights.file), card.weights)
 
-    def write(self, card: Card, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    def write(self, card: Card, tensors: Mapping[str, Tensor], folder: Path, zoo: Zoo) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         words = {"format": "pt"}
         if tensors:

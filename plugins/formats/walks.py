@@ -9,7 +9,7 @@ from typing import Any
 from genzoo.cards import Card
 from genzoo.errors import GenzooError, shorten
 from genzoo.formats import FormatError
-from genzoo.registry import default_zoo
+from genzoo.registry import Zoo
 from genzoo.schedule import ScheduleConfig
 from genzoo.scheduler import Scheduler
 from genzoo.spec import describe
@@ -37,15 +37,17 @@ class Written:
     arguments: dict[str, Any]
 
     @classmethod
-    def of(cls, card: Card) -> Written:
-        """What is written is read again: where that is not the card's own walk, the layout has no words for it."""
+    def of(cls, card: Card, zoo: Zoo) -> Written:
+        """What the library needs of a card whose scheduler is looked up in the zoo.
+
+        What is written is read again: where that is not the card's own walk, the layout has no words for it."""
         schedule = card.config.get("schedule") or {}
         if "flow" in (schedule.get("kind"), card.config.get("prediction")):
             raise FormatError(
                 f"{card.name}: a flow schedule or prediction is not written in this layout; write 'genzoo'"
             )
-        made = _scheduler(card, schedule)
-        name, _, options = describe(made, default_zoo()).partition(":")
+        made = _scheduler(card, schedule, zoo)
+        name, _, options = describe(made, zoo).partition(":")
         if name not in CLASSES:
             raise FormatError(
                 f"{card.name}: its scheduler {name!r} is not written in this layout, whose pipelines of one U-Net have "
@@ -61,7 +63,7 @@ class Written:
         if sampler.times:
             out |= sampler.times.write(given)
         out |= {row.key: row.write(given) for row in sampler.rows if not row.only or name in row.only}
-        _check_same(card, out, made, sampler)
+        _check_same(card, out, made, sampler, zoo)
         return cls(sampler.pipeline, out, _arguments(card, sampler, split(options)))
 
 
@@ -76,10 +78,10 @@ def _arguments(card: Card, sampler: Sampler, given: Given) -> dict[str, Any]:
     return out
 
 
-def _scheduler(card: Card, schedule: Mapping[str, Any]) -> Scheduler:
+def _scheduler(card: Card, schedule: Mapping[str, Any], zoo: Zoo) -> Scheduler:
     """The card's scheduler, with the options that are not its own by default alone."""
     try:
-        made: Scheduler = default_zoo().make("scheduler", str(card.options.get("scheduler", "ddim")))
+        made: Scheduler = zoo.make("scheduler", str(card.options.get("scheduler", "ddim")))
     except GenzooError as error:
         raise FormatError(f"{card.name}: {error}") from None
     fields = type(made).model_fields
@@ -105,10 +107,10 @@ def _schedule(card: Card, schedule: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_same(card: Card, out: Mapping[str, Any], made: Scheduler, sampler: Sampler) -> None:
+def _check_same(card: Card, out: Mapping[str, Any], made: Scheduler, sampler: Sampler, zoo: Zoo) -> None:
     """Refuse what is read back as another walk, by the option that makes it one."""
     read = read_scheduler(out, card.name)
-    back = default_zoo().make("scheduler", read.scheduler)
+    back = zoo.make("scheduler", read.scheduler)
     pairs = [(name, value, getattr(back, name, None)) for name, value in made if name not in sampler.arguments]
     schedule = ScheduleConfig(**read.schedule)
     before = ScheduleConfig(**(card.config.get("schedule") or {}))
