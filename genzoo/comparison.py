@@ -17,6 +17,7 @@ from genzoo.cards import Card
 from genzoo.errors import GenzooError, OptionError, cause, shorten
 from genzoo.evaluate import Evaluator
 from genzoo.events import Event
+from genzoo.fingerprint import fingerprint
 from genzoo.generator import DEFAULT_BATCH
 from genzoo.generator import Generator as Model
 from genzoo.metric import Features
@@ -118,6 +119,7 @@ class Comparison:
     def __init__(self, zoo: Zoo, request: Request) -> None:
         """Raises GenzooError, before anything is computed, for whatever the user got wrong."""
         self.zoo, self.request = zoo, request
+        fingerprint()  # taken now, of the code that runs: at the end it may have been edited
         self.rows: list[ModelResult] = []
         self.floor: ModelResult | None = None
         if not request.models:

@@ -23,7 +23,8 @@ class Environment(Frozen):
         device: "cpu", "cuda:0", ... with its name in words.
         processor, threads: of the host.
         platform: operating system and machine.
-        versions: of genzoo, torch, Python and what else matters.
+        versions: of genzoo, torch, Python and what else matters; "genzoo code" is the fingerprint of the code that ran,
+            which records made before it was taken do not have.
     """
 
     device: Label

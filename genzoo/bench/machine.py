@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from genzoo.fingerprint import fingerprint
 from genzoo.record import Environment
 
 #: Packages whose versions a result names, beside Python and torch.
@@ -27,6 +28,7 @@ def environment(device: str) -> Environment:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    versions["genzoo code"] = fingerprint()
     return Environment(
         device=name,
         processor=processor(),

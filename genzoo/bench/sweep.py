@@ -134,7 +134,7 @@ def earlier(path: Path, here: Environment) -> Benchmark | None:
         return None
     before = read_benchmark(path)
     if before.environment != here:
-        raise ResultsError(f"{path}: its rows are of another machine or other versions; give another -o")
+        raise ResultsError(f"{path}: its rows are of another machine, or other versions or code; give another -o")
     return before
 
 
