@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from genzoo.documents import Document, DocumentError, load
 from genzoo.errors import CardError
-from genzoo.frozen import Frozen, Seq, Size
+from genzoo.frozen import Frozen, Seq, Size, Version
 from genzoo.milestones import Milestone
 
 #: One line of text without control characters and overrides of the reading direction: inert in a terminal.
@@ -143,7 +143,7 @@ class Card(Frozen):
 class Catalogue(Frozen):
     """A file of cards."""
 
-    version: Annotated[int, Field(ge=1, le=1)]
+    version: Version
     cards: Seq[Card]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genzoo.errors import NotFinite, TrainingError, WeightsError
+from genzoo.errors import NotFinite, TrainingError, WeightsError, is_newer, newer
 from genzoo.files import sha256_of, write_whole
 from genzoo.weights import read, write
 
@@ -19,6 +19,9 @@ Part = nn.Module | torch.optim.Optimizer
 
 #: How many checkpoints stay: one more than is needed, for the newest may be damaged.
 KEEP = 2
+
+#: The version of a record. Those that name none are of the first.
+VERSION = 1
 
 #: What to do about a run whose numbers are no longer finite. Its settings are part of it: no resuming with others.
 REMEDY = "the last good checkpoint is kept; train anew, into another --out, at a lower rate or with precision: fp32"
@@ -77,7 +80,8 @@ class Checkpoints:
                 raise NotFinite(f"{name} is not finite after step {step}; {REMEDY}")
         path = self.folder / f"step-{step:08d}.safetensors"
         asset = write(path, tensors)
-        record = {"step": step, "run": self.run, "sha256": asset.sha256, "shape": shape, "progress": dict(progress)}
+        record = {"version": VERSION, "step": step, "run": self.run, "sha256": asset.sha256, "shape": shape}
+        record["progress"] = dict(progress)
         write_whole(path.with_suffix(".json"), json.dumps(record))
         for old in self.records()[:-KEEP]:
             # The record first: a checkpoint without one does not count.
@@ -112,6 +116,9 @@ class Checkpoints:
 
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         record = json.loads(path.read_text())
+        if is_newer(version := record.get("version", VERSION), VERSION):
+            # Whole, for all that is known here: no reason to go back to an older one.
+            raise TrainingError(f"{path}: version {newer(version, VERSION)}")
         file = path.with_suffix(".safetensors")
         if sha256_of(file, WeightsError) != record["sha256"]:
             raise WeightsError(f"{file.name} was changed")

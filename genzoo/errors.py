@@ -64,6 +64,20 @@ class ResultsError(GenzooError):
     """Results that cannot be read, or that may not stand beside one another."""
 
 
+#: What pydantic's fault is called where a file is of a later version than is read here.
+NEWER = "newer_version"
+
+
+def newer(found: object, ours: object) -> str:
+    """What is wrong with a file of the version ``found`` where ``ours`` is an earlier one, and what to do."""
+    return f"{quoted(found)} is of a newer genzoo than this one, which reads {ours!r}; update genzoo"
+
+
+def is_newer(found: object, ours: int) -> bool:
+    """Whether what a file says of its version is a later one than ``ours``."""
+    return type(found) is int and found > ours
+
+
 def explain(error: ValidationError, what: str, model: Any = None) -> str:
     """One line for a pydantic error: the fields, what is wrong with each, and for a misspelt one the nearest name.
 
@@ -79,6 +93,8 @@ def explain(error: ValidationError, what: str, model: Any = None) -> str:
         if item["type"] == "extra_forbidden":
             close = nearest(str(item["loc"][-1]), _fields(model, item["loc"][:-1]))
             parts.append(f"{key}: unknown key" + (f"; did you mean {close!r}?" if close else ""))
+        elif item["type"] == NEWER:
+            parts.append(f"{key} {item['msg']}")
         else:
             shown = "" if item["type"] == "missing" else f" (got {quoted(item['input'], 60)})"
             parts.append(f"{key}: {item['msg'].removeprefix('Value error, ')}{shown}")
@@ -87,8 +103,13 @@ def explain(error: ValidationError, what: str, model: Any = None) -> str:
 
 
 def faults(error: ValidationError) -> list[Any]:
-    """pydantic's own list, unknown keys first: where a key is misspelt, it is also missing, and that leads nowhere."""
+    """pydantic's own list, unknown keys first: where a key is misspelt, it is also missing, and that leads nowhere.
+
+    Of a file of a later version only that is told: what else it holds, nobody here can judge.
+    """
     found = error.errors(include_url=False, include_context=False)
+    if later := [item for item in found if item["type"] == NEWER]:
+        return list(later)
     return sorted(found, key=lambda item: item["type"] != "extra_forbidden")
 
 

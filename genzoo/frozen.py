@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from genzoo.errors import NEWER, is_newer, newer
 
 T = TypeVar("T")
 
@@ -27,6 +30,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 #: What names something to people, and some sentences.
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=4000)]
+
+
+def _known(version: int) -> int:
+    if is_newer(version, 1):
+        raise PydanticCustomError(NEWER, newer(version, 1))
+    return version
+
+
+#: The version of a file's schema. There is one so far; a later one is refused as such, whatever else the file holds.
+Version = Annotated[int, Field(ge=1), AfterValidator(_known)]
 
 
 class Frozen(BaseModel):

@@ -12,7 +12,7 @@ from genzoo import cards
 from genzoo.cards import Asset, Line, Sha256
 from genzoo.errors import GenzooError, explain, quoted
 from genzoo.files import open_regular, write_whole
-from genzoo.frozen import Frozen
+from genzoo.frozen import Frozen, Version
 from genzoo.noise import SEED_LIMIT
 from genzoo.record import Environment
 
@@ -63,7 +63,7 @@ class Manifest(Frozen):
         files: every file, pinned; empty until all are there.
     """
 
-    version: Literal[1] = 1
+    version: Version = 1
     settings: Settings
     environment: Environment
     count: Annotated[int, Field(ge=0, le=MOST_IMAGES)] = 0
@@ -79,7 +79,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(raw, strict=True)
     except ValidationError as error:
-        raise GenzooError(explain(error, f"{path} is no manifest of samples")) from None
+        raise GenzooError(explain(error, f"{path} cannot be read as a manifest of samples")) from None
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

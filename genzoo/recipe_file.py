@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from genzoo.cards import Line, Name
 from genzoo.documents import load
 from genzoo.errors import OptionError, explain
-from genzoo.frozen import Frozen, Seq
+from genzoo.frozen import Frozen, Seq, Version
 from genzoo.registry import Zoo
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class RecipeFile(Frozen):
         measure: what is measured on the way, if anything.
     """
 
-    version: Annotated[int, Field(ge=1, le=1)]
+    version: Version
     name: Annotated[str, Field(min_length=1, max_length=120)]
     licence: Line = "unknown"
     recipe: Name

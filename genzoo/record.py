@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import Field, ValidationError
 
-from genzoo.errors import ResultsError, explain, quoted
+from genzoo.errors import ResultsError, explain, is_newer, newer, quoted
 from genzoo.files import open_regular, write_whole
 from genzoo.frozen import Frozen, Label
 
@@ -94,10 +94,13 @@ def _format(kind: type[Record]) -> str:
 
 
 def _other_format(found: object, kinds: Sequence[type[Record]]) -> str:
-    """What is wrong with a format that no kind has, and what to do: a file of another version is measured again."""
+    """What is wrong with a format that no kind has, and what to do: a file of an older version is measured again."""
     for kind in kinds:
         ours = _format(kind)
-        if isinstance(found, str) and found.rpartition("/")[0] == ours.rpartition("/")[0]:
+        (kept, _, version), (there, _, other) = ours.rpartition("/"), str(found).rpartition("/")
+        if there == kept:
+            if other.isdecimal() and is_newer(int(other[:9]), int(version)):
+                return f"format {newer(found, ours)}"
             # Into another folder, for a command that goes on with what a folder holds would meet this file again.
             again = f"measure again with {kind.COMMAND} -o ANOTHER_FOLDER"
             return f"format {quoted(found)}, where this version reads {ours!r}; {again}"

@@ -144,7 +144,8 @@ def test_a_duplicate_key_and_a_duplicate_name_are_named(tmp_path: Path) -> None:
     [
         ("", "a catalogue is a mapping"),
         ("[]", "a catalogue is a mapping"),
-        ("version: 2\ncards: []", ":1: document: version: "),
+        ("version: 0\ncards: []", ":1: document: version: Input should be greater"),
+        ("cards: []\nmore: 1\nversion: 2", ":3: document: version 2 is of a newer genzoo than this one, "),
         ("version: 1", ":1: document: cards: Field required"),
         ("version: 1\ncards: {}", ":2: document: cards: "),
         ("version: 1\ncards: [7]", ":2: document: cards.0: "),

@@ -110,6 +110,8 @@ def test_a_thousand_changed_settings_are_models_or_one_line(
         ('"licence": "MIT"', '"licens": "MIT"', r"config\.json:\d+: card: licens: unknown key; did you mean 'licence'"),
         ('"licence": "MIT"', '"licence": 7', r"config\.json:\d+: card: licence: "),
         ('"version": 1', '"version": "' + "v" * 10_000 + '"', r"config\.json: version '.{1,40} is not read"),
+        ('"version": 1', '"version": 2, "more": 1', r"config\.json: version 2 is of a newer genzoo.*; update genzoo"),
+        ('"version": 1', '"version": true', r"config\.json: version True is not read; 1 is"),
         ('"version": 1', '"version": 1, "version": 1', r"'version' stands there twice"),
         ('"licence": "MIT"', '"licence": 1e400', r"1e400 is beyond the range"),
         ('"licence": "MIT"', '"licence": NaN', r"NaN is no number"),

@@ -200,7 +200,7 @@ LOCKS: list[Any] = [
     [],
     7,
     {"version": 1},
-    {"version": 2, "entries": {}},
+    {"version": 0, "entries": {}},
     {"version": 1, "entries": {"a/b@main": {**ENTRY, "commit": "x"}}},
     {"version": 1, "entries": {"a/b@main": {**ENTRY, "names": {"../x": ""}}}},
     {"version": 1, "entries": {"a/b@main": {**ENTRY, "names": ["x"]}}},
@@ -215,6 +215,13 @@ LOCKS: list[Any] = [
 def test_a_damaged_lock_is_an_error(hub: Hub, content: str) -> None:
     Path("genzoo.lock").write_text(content)
     with pytest.raises(HubError, match="not a lock file") as caught:
+        ask(hub)
+    assert caught.value.cause == "lock"
+
+
+def test_a_lock_of_a_newer_version_is_not_called_damaged(hub: Hub) -> None:
+    Path("genzoo.lock").write_text('{"version": 2, "packages": []}')
+    with pytest.raises(HubError, match=r"lock: version 2 is of a newer genzoo than .*; update genzoo$") as caught:
         ask(hub)
     assert caught.value.cause == "lock"
 

@@ -209,10 +209,13 @@ def test_a_mistake_writes_nothing(gan: Path, tmp_path: Path, changes: dict[str, 
 
 def test_a_broken_manifest_is_an_error_and_not_a_fresh_start(gan: Path, tmp_path: Path) -> None:
     fill(gan, tmp_path, stop_after=3)
-    for text in ("", "{}", '{"version": 2}', "[" * 10_000, (tmp_path / MANIFEST).read_text()[:-40]):
+    for text in ("", "{}", '{"version": 0}', "[" * 10_000, (tmp_path / MANIFEST).read_text()[:-40]):
         (tmp_path / MANIFEST).write_text(text)
-        with pytest.raises(GenzooError, match=r"manifest\.json is no manifest of samples"):
+        with pytest.raises(GenzooError, match=r"manifest\.json cannot be read as a manifest of samples"):
             fill(gan, tmp_path)
+    (tmp_path / MANIFEST).write_text('{"version": 2, "more": 1}')
+    with pytest.raises(GenzooError, match=r"samples: version 2 is of a newer genzoo than .*; update genzoo$"):
+        fill(gan, tmp_path)
 
 
 def test_weights_without_a_pin_are_named_by_their_numbers(gan: Path) -> None:

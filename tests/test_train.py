@@ -108,6 +108,21 @@ def test_a_run_of_several_processes_is_not_resumed_by_one(recipe: Path, tmp_path
     assert run(recipe, tmp_path / "out", resume=True)[0].step == 5
 
 
+def test_a_checkpoint_of_a_newer_version_is_refused_and_one_that_names_none_is_not(
+    recipe: Path, tmp_path: Path
+) -> None:
+    """Passed over as damaged, it would cost the steps since the one before it."""
+    run(recipe, tmp_path / "out", stop_after=4)
+    (record,) = (tmp_path / "out" / "checkpoints").glob("*.json")
+    told = json.loads(record.read_text())
+    record.write_text(json.dumps({"version": 2, "parts": []}))
+    with pytest.raises(TrainingError, match=r"version 2 is of a newer genzoo than .*; update genzoo$"):
+        run(recipe, tmp_path / "out", resume=True)
+    assert told.pop("version") == 1
+    record.write_text(json.dumps(told))
+    assert run(recipe, tmp_path / "out", resume=True)[0].step == 5
+
+
 def test_a_finished_run_can_be_lengthened(recipe: Path, tmp_path: Path) -> None:
     run(recipe, tmp_path / "out")
     longer = tmp_path / "longer.yaml"

@@ -13,13 +13,16 @@ from typing import Any
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
 from genzoo.digests import cache_folder
-from genzoo.errors import WeightsError
+from genzoo.errors import WeightsError, is_newer, newer
 from genzoo.files import READ_ONLY, open_regular, sha256_of, write_whole
 from genzoo.formats import MAX_FILES
 from genzoo.hub.errors import HubError
 from genzoo.hub.places import COMMIT, Access, Listing, Place, proper
 
 LOCK_FILE = "genzoo.lock"
+
+#: The version of the file that is written and read.
+VERSION = 1
 
 
 class Lock:
@@ -54,8 +57,10 @@ class Lock:
             return {}
         try:
             read = json.loads(raw)
+            if is_newer(version := read["version"], VERSION):
+                raise HubError("lock", f"{self.path}: version {newer(version, VERSION)}")
             entries = read["entries"]
-            good = read["version"] == 1 and all(_valid(*entry) for entry in entries.items())
+            good = version == VERSION and all(_valid(*entry) for entry in entries.items())
         except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
             good = False
         if not good:
@@ -92,9 +97,8 @@ class Lock:
             with WeakFileLock(self._guard):
                 self.entries = self._read()  # another process may have written meanwhile
                 self._pin(place, listing, name, sha256)
-                write_whole(
-                    self.path, json.dumps({"version": 1, "entries": self.entries}, indent=1, sort_keys=True) + "\n"
-                )
+                body = {"version": VERSION, "entries": self.entries}
+                write_whole(self.path, json.dumps(body, indent=1, sort_keys=True) + "\n")
         except OSError as error:
             if error.errno in READ_ONLY and not fetched:
                 self.kept = False

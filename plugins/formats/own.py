@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genzoo.cards import Card
 from genzoo.documents import DocumentError, load, parse
-from genzoo.errors import CardError, explain, faults, shorten
+from genzoo.errors import CardError, explain, faults, is_newer, newer, quoted
 from genzoo.files import write_whole
 from genzoo.formats import Files, Format, FormatError, parse_json
 from genzoo.registry import Zoo
@@ -48,9 +48,12 @@ class Own(Format):
             card = load(files.path("card.yaml")).read(Card)
         elif "config.json" in files:
             found = files.json("config.json")
-            if found.get("version") != VERSION:
-                given = shorten(repr(found.get("version")), 40)
-                raise FormatError(f"{files.source}: config.json: version {given} is not read; update genzoo")
+            version = found.get("version")
+            if is_newer(version, VERSION):
+                raise FormatError(f"{files.source}: config.json: version {newer(version, VERSION)}")
+            if type(version) is not int or version != VERSION:
+                given = quoted(version, 30)
+                raise FormatError(f"{files.source}: config.json: version {given} is not read; {VERSION} is")
             card = _card(found.get("card"), f"{files.source}: config.json", files.text("config.json"), ("card",))
         else:
             tensors = files.tensors(files.names[0])
