@@ -92,6 +92,12 @@ def test_strength_1_is_generation_and_0_the_image(model: Diffusion, scheduler: s
         assert torch.equal(model.generate([4, 5, 6], **{**again, "mask": 0 * half()}), image)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_strength_0_is_the_image_whatever_the_weights(dtype: torch.dtype) -> None:
+    image = pictures()
+    assert torch.equal(diffusion().to(dtype).generate(image=image, strength=0, steps=5, labels=1), image)
+
+
 @pytest.mark.parametrize("method", ["sdedit", "repaint:resamplings=3,jump=2", "inversion"])
 @pytest.mark.parametrize("strength", [0.3, 0.8, 1.0])
 def test_known_pixels_are_kept_to_the_last_bit(model: Diffusion, method: str, strength: float) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import genzoo
 from genzoo.contrast import ClassifierFree
-from genzoo.denoiser import Denoiser
+from genzoo.denoiser import Denoiser, to_x0
 from genzoo.errors import OptionError, UnknownName
 from genzoo.guidance import Guidance
 from genzoo.metric import Extractor, Features
@@ -161,13 +161,13 @@ def branches(t: float, prediction: Any = "eps") -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("t", TIMES)
 @pytest.mark.parametrize("rescale", [0.3, 0.7, 1.0])
-@pytest.mark.parametrize("prediction", ["eps", "v"])
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0", "flow"])
 def test_rescaling_is_diffusers(t: float, rescale: float, prediction: Any) -> None:
     """In what the network predicts."""
     denoiser, (alpha, sigma) = model(prediction), SCHEDULE.level(t)
     free, wanted = (denoiser.predict(draw(), t, given) for given in (NULL, WANTED))
     output = rescale_noise_cfg(free + 3 * (wanted - free), wanted, rescale)
-    x0 = (draw() - sigma * output) / alpha if prediction == "eps" else alpha * draw() - sigma * output
+    x0 = to_x0(output, draw(), alpha, sigma, prediction)
     ours = Rescaled(scale=3.0, rescale=rescale)(denoiser, WANTED, NULL)(draw(), t)
     torch.testing.assert_close(ours, x0, rtol=1e-6, atol=1e-6)
 
@@ -249,6 +249,83 @@ def test_plus_plus_0_is_the_free_model_and_any_solver_can_walk_it() -> None:
         assert float(last.abs().max()) < 5
     with pytest.raises(OptionError, match="over"):
         PlusPlus()(denoiser, WANTED, NULL)
+
+
+def test_plus_plus_between_the_levels_of_a_grid_has_the_strength_of_its_step() -> None:
+    """Halfway through a step, and above its level, where churn looks: that of the whole step, not of what is left."""
+    walked, denoiser = grid(8), model()
+    here, there = walked.levels[3], walked.levels[4]
+    guided = PlusPlus(clip=None).over(walked)(denoiser, WANTED, NULL)
+    risen = walked.at_log_snr(here.log_snr - 0.01)
+    for level in (here, walked.at_log_snr((here.log_snr + there.log_snr) / 2), risen):
+        free, wanted = denoiser(draw(), level.t, NULL), denoiser(draw(), level.t, WANTED)
+        strength = 0.6 / (1 - there.sigma / there.alpha * here.alpha / here.sigma)
+        expected = free + strength * (wanted - free)
+        torch.testing.assert_close(guided(draw(), level.t), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_plus_plus_is_the_paper_where_steps_end_beside_the_next_time() -> None:
+    """ddim's even strides: what counts is where a step ends, not which time comes next."""
+    scheduler, x, denoiser = DDIM(spacing="linspace", stride="even"), draw(), model()
+    walked = scheduler.grid(SCHEDULE, 7)
+    (here, there), *_ = walked.pairs()
+    assert there.t != walked.times[1]
+    denoise = PlusPlus(scale=0.3, clip=None).over(walked)(denoiser, WANTED, NULL)
+    free, wanted = denoiser(x, here.t, NULL), denoiser(x, here.t, WANTED)
+    eps = (x - here.alpha * free) / here.sigma
+    after = next(iter(scheduler.walk(denoise, x, walked, Noise(range(3)))))
+    torch.testing.assert_close(after, there.alpha * (free + 0.3 * (wanted - free)) + there.sigma * eps)
+
+
+def test_plus_plus_in_a_step_in_place() -> None:
+    """ddim with end=1 and a grid that begins at the first noisy level: nothing to divide by."""
+    scheduler, denoiser = DDIM(end=1), model()
+    walked = scheduler.grid(SCHEDULE, 5)
+    assert walked.times[-1] == walked.times[-2] == 1
+    *_, before, last = scheduler.walk(PlusPlus().over(walked)(denoiser, WANTED, NULL), draw(), walked, Noise(range(3)))
+    torch.testing.assert_close(last, before)
+
+
+@pytest.mark.parametrize("guidance", [ZeroStar(zero_steps=0), Projected(norm=5.0), Rescaled()], ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_large_images_in_low_precision(guidance: Guidance, dtype: torch.dtype) -> None:
+    """76,800 numbers, whose squares add up to more than float16 holds."""
+
+    class Network(nn.Module):
+        def forward(self, x: Tensor, timestep: Tensor, class_labels: Tensor) -> Tensor:
+            return x.roll(1, -1) * (0.3 + 0.1 * class_labels.to(x).reshape(-1, 1, 1, 1))
+
+    x = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0)) * 2
+    told = {"class_labels": torch.tensor([1, 2])}, {"class_labels": torch.tensor([0, 0])}
+    denoise = guidance.over(grid())(Denoiser(Network(), SCHEDULE, "x0"), *told)
+    low = denoise(x.to(dtype), 500.0)
+    assert low.dtype == dtype
+    torch.testing.assert_close(low.float(), denoise(x, 500.0), rtol=0.05, atol=0.1)
+
+
+#: One of each, where the walk's levels, its past or both branches matter.
+COMPOSED = [
+    "cfg:scale=2", "rescaled:scale=2", "apg:scale=2,momentum=-0.5", "cfg-zero-star:scale=2", "cfgpp",
+    "negative:labels=0,scale=1.5", "interval:scale=2,low=0.5,high=3", "threshold",
+    "chain:parts=apg:scale=2+interval:high=5+threshold",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("guidance", COMPOSED)
+@pytest.mark.parametrize("scheduler", default_zoo().names("scheduler"))
+def test_any_guidance_goes_with_any_scheduler(guidance: str, scheduler: str) -> None:
+    """Clamped as a model clamps, the walk ends among the data, and the evaluations are those that are told."""
+    method, denoiser = default_zoo().make("scheduler", scheduler), model("v")
+    walked = method.grid(SCHEDULE, 6)
+    chosen: Guidance = default_zoo().make("guidance", guidance).over(walked)
+    denoise = chosen(denoiser, WANTED, NULL)
+    noise = Noise(range(3), dtype=torch.float64)
+    *_, out = method.walk(
+        lambda x, t: denoise(x, t) if chosen.clips else denoise(x, t).clamp(-2, 2), noise.start(2, 4, 4), walked, noise
+    )
+    assert float(out.abs().max()) < 6
+    told = sum(chosen.evaluations_at(Level(t, *SCHEDULE.level(t))) for t in method.evaluated(walked))
+    assert sum(calls(denoiser)) == 3 * told
 
 
 def test_negative_labels_take_the_place_of_none() -> None:

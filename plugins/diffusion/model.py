@@ -144,11 +144,12 @@ class Diffusion(Walker):
     def edit(self, noise: Noise, options: Any, edit: Edit) -> Iterator[Tensor]:
         scheduler = self.scheduler(options)
         grid = tail(scheduler.grid(self.denoiser.schedule, options.steps), edit.strength)
+        if grid is None:
+            # As it was given, not as a model of half the precision would keep it.
+            yield edit.images.to(noise.device)
+            return
         image = self.fold(edit.images.to(noise.device, noise.dtype))
         start = self.fold(noise.start(*self.shape))
-        if grid is None:
-            yield self.unfold(image)
-            return
         mask = None if edit.mask is None else self.fold(edit.mask.to(noise.device).expand_as(edit.images))
 
         def plain(label: int | str | None) -> Denoise:

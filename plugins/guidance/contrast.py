@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
@@ -15,12 +17,15 @@ from genzoo.frozen import Seq
 from genzoo.guidance import Guidance
 from genzoo.scheduler import Denoise, Grid, Level
 
-CLEAN = Level(0.0, 1.0, 0.0)
-
 
 def per_sample(values: Tensor) -> Tensor:
     """(N, ...) -> (N, D)."""
     return values.flatten(1)
+
+
+def at_length(values: Tensor) -> Tensor:
+    """(N, ...) -> (N, D), float32 at least: the squares of an image of 512 x 512 add up to more than float16 holds."""
+    return per_sample(values if values.dtype == torch.float64 else values.float())
 
 
 def beside(values: Tensor, x: Tensor) -> Tensor:
@@ -100,7 +105,7 @@ class Projected(Contrast):
             if before is not None and self.momentum:
                 difference = difference.add(before, alpha=self.momentum)
             before = difference
-            flat, along = per_sample(difference).double(), per_sample(wanted).double()
+            flat, along = at_length(difference), at_length(wanted)
             if self.norm is not None:
                 flat = flat * (self.norm / flat.norm(dim=1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
             along = torch.nn.functional.normalize(along, dim=1)
@@ -127,13 +132,23 @@ class _Walked(Contrast):
             raise OptionError("this guidance depends on the walk's times: call it as guidance.over(grid)(...)")
         return self._grid
 
+    def steps(self) -> Callable[[Level], tuple[Level, Level]]:
+        """A level -> (here, there) of the walk's step that an evaluation at it belongs to.
+
+        That is the one that begins nearest, in log-SNR, for methods also look between the levels of their grid, and
+        above them. What lies halfway belongs to the step that leads past it.
+        """
+        pairs = list(self.walked().pairs())
+        halfway = [(here.log_snr + there.log_snr) / 2 for here, there in pairs]
+        return lambda level: pairs[min(bisect_left(halfway, level.log_snr - 1e-6), len(pairs) - 1)]
+
 
 class ZeroStar(_Walked):
     """CFG-Zero* (Fan et al. 2025): the unconditional velocity is scaled to fit, and the first steps stand still.
 
     u = (1 - scale) s u_null + scale u_c with s = <u_c, u_null> / |u_null|^2 per sample, where u is the velocity in flow
     matching's coordinates z = x / (alpha + sigma), u = (z - D) (alpha + sigma) / sigma. In the first ``zero_steps``
-    steps of the walk u is 0, and the network is not asked.
+    steps of the walk, that is above the level that they end at, u is 0, and the network is not asked.
     """
 
     zero_steps: Annotated[int, Field(ge=0, le=100_000, description="first steps with no velocity at all")] = 1
@@ -159,9 +174,9 @@ class ZeroStar(_Walked):
     def mixer(self) -> Mix:
         def mix(x: Tensor, level: Level, free: Tensor, wanted: Tensor) -> Tensor:
             z = x / (level.alpha + level.sigma)
-            towards, away = per_sample(z - wanted), per_sample(z - free)
+            towards, away = at_length(z - wanted), at_length(z - free)
             fit = (towards * away).sum(1) / (away * away).sum(1).clamp(min=1e-30)
-            return z.lerp(wanted, self.scale).sub_((z - free) * beside((1 - self.scale) * fit, x))
+            return z.lerp(wanted, self.scale).sub_((z - free) * beside((1 - self.scale) * fit, x).to(x.dtype))
 
         return mix
 
@@ -170,9 +185,10 @@ class PlusPlus(_Walked):
     """CFG++ (Chung et al. 2024): x_0 is guided, and noised again with the unconditional eps.
 
     x' = alpha' x_0 + sigma' eps_null with x_0 = D_null + scale (D_c - D_null) and scale in [0, 1]. What is returned is
-    the x_0 that leads a first-order solver there, (alpha' x_0 - r D_null) / (alpha' - r) with r = alpha sigma' / sigma:
-    exact for ddim and euler; with other solvers the same strength of guidance goes into their own step. x_0 is clamped
-    before it is noised, not after, for what is returned lies outside the data's range in small steps.
+    the x_0 that leads a first-order solver there, (x_0 - r D_null) / (1 - r) with r = (alpha sigma') / (alpha' sigma):
+    exact for ddim and euler; with other solvers the same strength of guidance goes into their own step. Those that
+    noise x_0 itself anew, as lcm, have no use for it: there take cfg. x_0 is clamped before it is noised, not after,
+    for what is returned lies outside the data's range in small steps.
     """
 
     scale: Annotated[float, Field(ge=0, le=1, description="0 is the free model, 1 the conditional x_0")] = 0.6
@@ -191,15 +207,17 @@ class PlusPlus(_Walked):
         return True
 
     def mixer(self) -> Mix:
-        levels = self.walked().levels
+        steps = self.steps()
 
-        def mix(x: Tensor, here: Level, free: Tensor, wanted: Tensor) -> Tensor:
-            there = next((level for level in levels if level.t < here.t), CLEAN)
+        def mix(x: Tensor, level: Level, free: Tensor, wanted: Tensor) -> Tensor:
+            here, there = steps(level)
             x0 = torch.lerp(free, wanted, self.scale)
             if self.clip is not None:
                 x0 = x0.clamp_(-self.clip, self.clip)
-            kept = here.alpha * there.sigma / here.sigma
-            return x0.mul_(there.alpha / (there.alpha - kept)).add_(free, alpha=-kept / (there.alpha - kept))
+            kept = there.sigma * here.alpha / (there.alpha * here.sigma)
+            if kept >= 1:
+                return x0  # a step in place, which no x_0 moves
+            return x0.mul_(1 / (1 - kept)).add_(free, alpha=-kept / (1 - kept))
 
         return mix
 
