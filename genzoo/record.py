@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -49,8 +49,11 @@ class Record(Frozen):
     format: str
 
     def to_json(self) -> str:
-        """The file's text."""
-        return self.model_dump_json(indent=1) + "\n"
+        """The file's text: every field has a line, and so has a list of numbers or words, however long.
+
+        So the difference of two files tells which fields have changed, and thousands of samples stay a small file.
+        """
+        return _lines(self.model_dump(mode="json"), "\n") + "\n"
 
     def write(self, path: Path) -> None:
         """Write, whole or not at all."""
@@ -86,6 +89,21 @@ def read_file(path: Path, kinds: Sequence[type[R]], largest: int) -> R:
         return kind.model_validate_json(raw, strict=True)
     except ValidationError as error:
         raise ResultsError(explain(error, str(path), kind)) from None
+
+
+def _lines(value: Any, line: str) -> str:
+    """Plain data as JSON; ``line`` begins a line of the mapping or list that it stands in."""
+    inside = line + " "
+    if isinstance(value, dict) and value:
+        fields = (f"{inside}{_word(key)}: {_lines(item, inside)}" for key, item in value.items())
+        return "{" + ",".join(fields) + line + "}"
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        return "[" + ",".join(inside + _lines(item, inside) for item in value) + line + "]"
+    return _word(value)
+
+
+def _word(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _format(kind: type[Record]) -> str:

@@ -261,10 +261,6 @@ class Benchmark(Record):
     note: Text = ""
     rows: Seq[Row]
 
-    def to_json(self) -> str:
-        """The file's text, without the line and the indent that every sample would have of its own."""
-        return self.model_dump_json() + "\n"
-
 
 def read_benchmark(path: Path) -> Benchmark:
     """Rows from a file; raises ResultsError that says which rule they break."""
