@@ -97,6 +97,7 @@ class Attention(Keeping):
         # A list of one: diffusers keeps a dropout, which has no weights, as its second item.
         self.to_out = nn.ModuleList([Linear(channels, channels)])
         self._joint: Kept[tuple[Tensor, Tensor | None]] = Kept()
+        self._joint_blocks: Kept[Tensor] = Kept()
 
     def attend(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         q, k, v = self._projections(x, context)
@@ -113,9 +114,10 @@ class Attention(Keeping):
             weight, bias = self._joint.get(
                 given[1:], lambda: (torch.cat(weights), torch.cat(biases) if biases else None)
             )
-            together = linear(x, weight, bias).view(*x.shape[:2], 3, self.heads, -1)
+            together = linear(x, weight, bias, self._joint_blocks).view(*x.shape[:2], 3, self.heads, -1)
             return together.permute(2, 0, 3, 1, 4).unbind()
         self._joint.drop()
+        self._joint_blocks.drop()
         source = x if context is None else context
         apart = (self.to_q(x), self.to_k(source), self.to_v(source))
         return tuple(y.view(*y.shape[:2], self.heads, -1).transpose(1, 2) for y in apart)

@@ -86,11 +86,11 @@ class Conv2d(Keeping, LaidOutLate, nn.Conv2d):
             # For the shape that comes first; another one that wants another order still gets its numbers.
             blocks = self.blocks.get((weight,), lambda: self.copied(lambda: reordered(weight, self, list(x.shape))))
             return convolved(x, blocks, bias, self)
-        self.blocks.drop()
-        self.lay_out()
         if frozen and self._is_product(x):
             # A view of the map as one row of channels a pixel, and back.
-            return linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+            return linear(x.permute(0, 2, 3, 1), weight, bias, self.blocks, self).permute(0, 3, 1, 2)
+        self.blocks.drop()
+        self.lay_out()
         return self._ordinary(x, bias)
 
     def _ordinary(self, x: Tensor, bias: Tensor | None) -> Tensor:
