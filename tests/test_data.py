@@ -10,8 +10,10 @@ import torch
 from tiny import image_folder
 
 from genzoo.errors import DataError
+from genzoo.registry import default_zoo
 from genzoo_plugins.datasets.fashion_mnist import CLASSES, FashionMNIST, read_idx
 from genzoo_plugins.datasets.image_folder import ImageFolder
+from genzoo_plugins.metrics import classifier
 
 
 def write_idx(path: Path, pixels: torch.Tensor) -> None:
@@ -26,6 +28,12 @@ def folder(tmp_path: Path) -> Path:
         write_idx(tmp_path / f"{stem}-images-idx3-ubyte.gz", torch.randint(256, (count, 28, 28), generator=stream))
         write_idx(tmp_path / f"{stem}-labels-idx1-ubyte.gz", torch.arange(count) % 10)
     return tmp_path
+
+
+def test_the_data_its_extractor_and_the_cards_number_the_classes_alike() -> None:
+    """None of them imports another."""
+    assert classifier.CLASSES == CLASSES
+    assert {card.classes for card in default_zoo().cards() if card.data == "fashion-mnist"} == {CLASSES}
 
 
 def test_reads_idx(folder: Path) -> None:

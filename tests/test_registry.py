@@ -276,6 +276,19 @@ def test_a_bench_of_all_leaves_out_whose_plugin_fails(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.startswith("bad.one is left out: plugin 'bad' (local 0): generator 'bad' cannot be")
 
 
+def test_a_catalogue_in_the_folder_of_a_plugin_is_read(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["tiny.first", "tiny.second"]
+    (tmp_path / "mine.yaml").write_text(json.dumps({"version": 1, "cards": [tiny.card(name) for name in names]}))
+    (tmp_path / "catalogued.py").write_text(HEAD + "def register(zoo): zoo.catalogue('mine.yaml')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "catalogued", raising=False)
+    assert zoo.add(lambda: importlib.import_module("catalogued"), name="mine"), zoo.broken
+    assert zoo.plugins["mine"].brings == tuple(("card", name) for name in names)
+    assert [(zoo.card(name).name, zoo.root(name)) for name in names] == [(name, tmp_path) for name in names]
+
+
 def test_an_interrupt_while_a_class_is_imported_passes(zoo: Zoo, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "interrupting.py").write_text("raise KeyboardInterrupt")
