@@ -17,20 +17,32 @@ from genzoo.schedule import NoiseSchedule
 Condition = Mapping[str, Tensor]
 
 #: eps: the noise; x0: the data; v = alpha eps - sigma x_0 (Salimans & Ho 2022); flow = eps - x_0, the velocity of flow
-#: matching (Lipman et al. 2023).
-Prediction = Literal["eps", "v", "x0", "flow"]
+#: matching (Lipman et al. 2023); edm: F of EDM's preconditioning (Karras et al. 2022, eq. 7).
+Prediction = Literal["eps", "v", "x0", "flow", "edm"]
+
+#: The deviation of the data that EDM's preconditioning takes, sigma_data of its table 1.
+SPREAD = 0.5
 
 
-def to_x0(output: Tensor, x: Tensor, alpha: float | Tensor, sigma: float | Tensor, prediction: Prediction) -> Tensor:
+def to_x0(
+    output: Tensor,
+    x: Tensor,
+    alpha: float | Tensor,
+    sigma: float | Tensor,
+    prediction: Prediction,
+    spread: float = SPREAD,
+) -> Tensor:
     """The estimate of x_0 that a network's output stands for.
 
     eps: (x_t - sigma eps) / alpha; v: (alpha x_t - sigma v) / (alpha^2 + sigma^2); x0: the output itself;
-    flow: (x_t - sigma u) / (alpha + sigma).
+    flow: (x_t - sigma u) / (alpha + sigma); edm: c_skip x_t / alpha + c_out F, which in alpha and sigma is
+    (alpha d^2 / p) x_t + (sigma d / sqrt(p)) F, d = ``spread`` and p = alpha^2 d^2 + sigma^2.
 
     Args:
         output, x: (N, C, H, W), the network's output at x_t and x_t itself.
         alpha, sigma: the level of x_t, numbers or (N, 1, 1, 1).
         prediction: what the output is.
+        spread: the data's deviation, for "edm".
     """
     if prediction == "eps":
         return (x - sigma * output) / alpha
@@ -38,15 +50,27 @@ def to_x0(output: Tensor, x: Tensor, alpha: float | Tensor, sigma: float | Tenso
         return (alpha * x - sigma * output) / (alpha * alpha + sigma * sigma)
     if prediction == "flow":
         return (x - sigma * output) / (alpha + sigma)
+    if prediction == "edm":
+        power = variance(alpha, sigma, spread)
+        return x * (alpha * spread**2 / power) + output * (sigma * spread / power**0.5)
     return output
 
 
-def target(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
+def variance(alpha: float | Tensor, sigma: float | Tensor, spread: float) -> float | Tensor:
+    """That of x_t, of data whose deviation is ``spread``."""
+    return alpha * alpha * spread**2 + sigma * sigma
+
+
+def target(
+    x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, prediction: Prediction, spread: float = SPREAD
+) -> Tensor:
     """What the network must predict at x_t = alpha x_0 + sigma eps; all of x_0's shape or broadcasting to it."""
     if prediction == "eps":
         return eps
     if prediction == "flow":
         return eps - x0
+    if prediction == "edm":
+        return (sigma * x0 - alpha * spread**2 * eps) / (spread * variance(alpha, sigma, spread) ** 0.5)
     return alpha * eps - sigma * x0 if prediction == "v" else x0
 
 
@@ -57,16 +81,25 @@ class Denoiser(nn.Module):
         network: called as ``network(x, timestep, **condition)``; returns x's shape (or more channels, where it also
             learned a variance: the first half is the prediction).
         schedule: the levels of the times.
-        prediction: "eps", "v", "x0" or "flow".
+        prediction: "eps", "v", "x0", "flow" or "edm", whose network is given x_t scaled to deviation 1.
         patch: pixels were folded into channels by this factor (pixel-unshuffle): x is not an image where it is not 1.
+        spread: the data's deviation, for "edm".
     """
 
-    def __init__(self, network: nn.Module, schedule: NoiseSchedule, prediction: Prediction, patch: int = 1) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: NoiseSchedule,
+        prediction: Prediction,
+        patch: int = 1,
+        spread: float = SPREAD,
+    ) -> None:
         super().__init__()
         self.network = network
         self.schedule = schedule
         self.prediction: Prediction = prediction
         self.patch = patch
+        self.spread = spread
         self._foresight: Foresight | None = None
 
     @contextmanager
@@ -84,11 +117,11 @@ class Denoiser(nn.Module):
             levels = self.schedule.levels(t)
             self._check_alpha(float(levels[0].min()))
             alpha, sigma = (level.reshape(-1, 1, 1, 1).to(x) for level in levels)
-            return to_x0(self.predict(x, t, condition), x, alpha, sigma, self.prediction)
+            return to_x0(self.predict(x, t, condition), x, alpha, sigma, self.prediction, self.spread)
         foresight = self._known(t)
         a, s = self.schedule.level(t) if foresight is None else foresight.levels[t]
         self._check_alpha(a)
-        return to_x0(self.predict(x, t, condition), x, a, s, self.prediction)
+        return to_x0(self.predict(x, t, condition), x, a, s, self.prediction, self.spread)
 
     def _check_alpha(self, alpha: float) -> None:
         if alpha == 0 and self.prediction == "eps":
@@ -99,6 +132,7 @@ class Denoiser(nn.Module):
 
     def predict(self, x: Tensor, t: float | Tensor, condition: Condition) -> Tensor:
         """The network's own output at x_t, in x's channels."""
+        x = self._seen(x, t)
         foresight = self._known(t)
         if foresight is None or isinstance(t, Tensor):
             step = self.schedule.timestep(t)
@@ -111,6 +145,15 @@ class Denoiser(nn.Module):
             keywords = foresight.keywords(self.network, t, condition, x.device)
         output: Tensor = self.network(x, timestep, **condition, **keywords)
         return output[:, : x.shape[1]]
+
+    def _seen(self, x: Tensor, t: float | Tensor) -> Tensor:
+        """x_t as the network is given it: c_in of EDM."""
+        if self.prediction != "edm":
+            return x
+        if isinstance(t, Tensor):
+            alpha, sigma = (level.reshape(-1, 1, 1, 1).to(x) for level in self.schedule.levels(t))
+            return x / variance(alpha, sigma, self.spread) ** 0.5
+        return x / variance(*self.schedule.level(t), self.spread) ** 0.5
 
     def _known(self, t: float | Tensor) -> Foresight | None:
         """The foresight that knows t; none where this is compiled, whose constants the walk's numbers would become."""

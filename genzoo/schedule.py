@@ -70,6 +70,10 @@ class NoiseSchedule(ABC):
         """What the network is told of time t: counted from 0 for the first noisy level, as the field's files do."""
         return t - 1
 
+    def counted(self, t: float) -> float:
+        """Time t as it is counted in the field: what the network is told, unless that is no count."""
+        return float(self.timestep(t))
+
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor | float) -> Tensor:
         """The forward process in one step: x_t = alpha(t) x_0 + sigma(t) eps (DDPM, eq. 4).
 
@@ -166,6 +170,48 @@ class FlowSchedule(NoiseSchedule):
         return t
 
 
+class SigmaSchedule(NoiseSchedule):
+    """EDM's, whose time is sigma itself (Karras et al. 2022): x_t / alpha = x_0 + s eps with s = sigma / alpha.
+
+    Here alpha^2 + sigma^2 = 1 as everywhere. s^(1/7) is linear from time 1, ``low``, to time T, ``high``, so that even
+    times are their grid (eq. 5); below time 1 s itself is. The network is told c_noise = ln(s) / 4 (table 1).
+
+    Args:
+        length: T.
+        low, high: sigma_min and sigma_max.
+    """
+
+    def __init__(self, length: int = 1000, low: float = 0.002, high: float = 80.0) -> None:
+        self._length = length
+        self._low, self._high = low ** (1 / 7), high ** (1 / 7)
+
+    @property
+    def length(self) -> int:
+        return self._length
+
+    def ratio(self, t: Tensor) -> Tensor:
+        """s of times in [0, T], float64."""
+        t = t.double()
+        share = (t - 1).clamp(min=0) / (self.length - 1)
+        place: Tensor = self._low + (self._high - self._low) * share
+        return t.clamp(max=1) * place**7
+
+    def angle(self, t: Tensor) -> Tensor:
+        return self.ratio(t).atan()
+
+    def times_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        s = (-log_snr.double()).exp()
+        share = (s ** (1 / 7) - self._low) / (self._high - self._low)
+        return torch.where(share < 0, s / self._low**7, 1 + (self.length - 1) * share).clamp(0, self.length)
+
+    def timestep(self, t: float | Tensor) -> float | Tensor:
+        told = self.ratio(torch.as_tensor(t)).log() / 4
+        return told if isinstance(t, Tensor) else float(told)
+
+    def counted(self, t: float) -> float:
+        return t - 1
+
+
 def zero_terminal_snr(abar: Tensor) -> Tensor:
     """Rescaled so that the last level is pure noise and the first stays as it was (Lin et al. 2024, algorithm 1).
 
@@ -180,12 +226,13 @@ class ScheduleConfig(Frozen):
 
     linear: beta from beta_start to beta_end (Ho et al. 2020); scaled-linear: the same for sqrt(beta) (Rombach et al.
     2022); cosine: abar(s) = cos^2((s + 0.008) / 1.008 * pi/2), beta at most 0.999 (Nichol & Dhariwal 2021, eq. 17);
-    listed: the ``betas`` themselves, ``steps`` of them; flow: the straight line of flow matching, which has no betas.
+    listed: the ``betas`` themselves, ``steps`` of them; flow: the straight line of flow matching; edm: sigma / alpha
+    from ``sigma_min`` to ``sigma_max`` (Karras et al. 2022). The last two have no betas.
     ``between`` and ``told`` are DiscreteSchedule's. ``terminal`` is the last abar of a zero-terminal-SNR schedule; some
     schedulers of the field keep it at 2^-24, so that sigma / alpha has an end.
     """
 
-    kind: Literal["linear", "scaled-linear", "cosine", "listed", "flow"] = "linear"
+    kind: Literal["linear", "scaled-linear", "cosine", "listed", "flow", "edm"] = "linear"
     steps: Annotated[int, Field(ge=1, le=100_000)] = 1000
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
@@ -194,6 +241,8 @@ class ScheduleConfig(Frozen):
     between: Between = "angle"
     told: Told = "exact"
     betas: Seq[Annotated[float, Field(gt=0, lt=1)]] = ()
+    sigma_min: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.002
+    sigma_max: Annotated[float, Field(ge=1e-6, le=1e6)] = 80.0
 
     @model_validator(mode="after")
     def _ordered(self) -> ScheduleConfig:
@@ -205,13 +254,17 @@ class ScheduleConfig(Frozen):
             raise ValueError(f"betas has {len(self.betas)} numbers; kind 'listed' needs {self.steps}, any other none")
         if self.kind == "flow" and self.zero_terminal_snr:
             raise ValueError("kind 'flow' ends in pure noise as it is; leave zero_terminal_snr out")
+        if self.kind == "edm" and (self.zero_terminal_snr or self.steps < 2 or self.sigma_min >= self.sigma_max):
+            raise ValueError("kind 'edm' needs 2 steps, sigma_min below sigma_max, and no zero_terminal_snr")
         return self
 
     @cached_property
     def table(self) -> Tensor:
-        """abar, float64, (steps,). Raises OptionError for a flow, which has none."""
+        """abar, float64, (steps,). Raises OptionError for kinds that have none."""
         if self.kind == "flow":
             raise OptionError("a flow schedule has no table of abar: alpha + sigma is 1, not alpha^2 + sigma^2")
+        if self.kind == "edm":
+            raise OptionError("an edm schedule has no table of abar: its times are sigmas")
         if self.kind == "cosine":
             s = torch.arange(self.steps + 1, dtype=torch.float64) / self.steps
             f = torch.cos((s + 0.008) / 1.008 * (math.pi / 2)) ** 2
@@ -232,4 +285,6 @@ class ScheduleConfig(Frozen):
         """The schedule these settings describe."""
         if self.kind == "flow":
             return FlowSchedule(self.steps)
+        if self.kind == "edm":
+            return SigmaSchedule(self.steps, self.sigma_min, self.sigma_max)
         return DiscreteSchedule(self.table, self.between, self.told)

@@ -80,8 +80,8 @@ class Grid:
         return Grid((*self.levels[:-1], self.at(1.0)), self.schedule)
 
     def timestep(self, t: float) -> float:
-        """What the network is told of time t."""
-        return float(self._source.timestep(t))
+        """Time t as it is counted in the field: what the network is told, unless that is no count."""
+        return self._source.counted(t)
 
     @property
     def _source(self) -> NoiseSchedule:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from genzoo.denoiser import Denoiser, Prediction, target
-from genzoo.schedule import NoiseSchedule
+from genzoo.denoiser import SPREAD, Denoiser, Prediction, target, variance
+from genzoo.schedule import NoiseSchedule, SigmaSchedule
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,10 @@ class MixtureNetwork(nn.Module):
     def forward(self, x: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> Tensor:
         self.calls.append(len(x))
         # In double precision whatever x is, so that the answer is exact before it is rounded.
-        levels = self.schedule.levels(timestep.double() + 1)
+        levels = self.schedule.levels(self._time(timestep.double()))
         alpha, sigma = (float(level) for level in levels)
+        if self.prediction == "edm":
+            x = x * variance(alpha, sigma, SPREAD) ** 0.5
         if class_labels is None:
             x0 = self.mixture.clean(x, alpha, sigma)
         else:
@@ -99,6 +101,12 @@ class MixtureNetwork(nn.Module):
             x0 = torch.stack([parts[k].clean(row[None], alpha, sigma)[0] for row, k in rows])
         eps = (x - alpha * x0) / sigma
         return target(x0, eps, *(level.to(x) for level in levels), self.prediction)
+
+    def _time(self, told: Tensor) -> Tensor:
+        """The time that a network is told of."""
+        if isinstance(self.schedule, SigmaSchedule):
+            return self.schedule.times_of_log_snr(-4 * told)
+        return told - float(self.schedule.timestep(0.0))
 
 
 #: Two unequal Gaussians in two dimensions, one narrow and one wide, on no axis.

@@ -41,7 +41,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 @given(
     angle=st.floats(0, math.pi / 2),
-    prediction=st.sampled_from([*PREDICTIONS, "flow"]),
+    prediction=st.sampled_from([*PREDICTIONS, "flow", "edm"]),
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=200, deadline=None)
@@ -58,7 +58,7 @@ def test_what_must_be_predicted_gives_x0_back(angle: float, prediction: Predicti
     torch.testing.assert_close(to_x0(output, x, alpha, sigma, prediction), x0, rtol=0, atol=error)
 
 
-@pytest.mark.parametrize("prediction", ["v", "x0", "flow"])
+@pytest.mark.parametrize("prediction", ["v", "x0", "flow", "edm"])
 def test_pure_noise_hides_nothing_from_v_and_x0(prediction: Prediction) -> None:
     x0, eps = draw(2, 2, 3, 4, 4)
     output = target(x0, eps, torch.tensor(0.0), torch.tensor(1.0), prediction)

@@ -239,13 +239,13 @@ def test_the_loss_depends_on_its_stream_alone() -> None:
 @given(angle=st.floats(0.01, 1.56), gamma=st.sampled_from([1.0, 5.0, 20.0]), seed=st.integers(0, 1000))
 @settings(max_examples=100, deadline=None)
 def test_min_snr_weighs_the_error_of_x0_alike(angle: float, gamma: float, seed: int) -> None:
-    """One and the same error of x_0, told as eps, v, x_0 or flow, costs min(SNR, gamma) times its square."""
+    """One and the same error of x_0, told as eps, v, x_0, flow or edm, costs min(SNR, gamma) times its square."""
     level = torch.tensor(angle, dtype=torch.float64)
     alpha, sigma = level.cos(), level.sin()
     x0, eps, off = torch.randn(3, 1, 1, 2, 2, generator=stream(seed), dtype=torch.float64)
     x = alpha * x0 + sigma * eps
     expected = torch.clamp((alpha / sigma) ** 2, max=gamma) * off**2
-    for prediction in (*PREDICTIONS, "flow"):
+    for prediction in (*PREDICTIONS, "flow", "edm"):
         wrong = target(x0 + off, (x - alpha * (x0 + off)) / sigma, alpha, sigma, prediction)
         torch.testing.assert_close(to_x0(wrong, x, alpha, sigma, prediction), x0 + off, rtol=1e-9, atol=1e-9)
         error = (wrong - target(x0, eps, alpha, sigma, prediction)) ** 2

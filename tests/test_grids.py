@@ -32,6 +32,7 @@ SCHEDULES: dict[str, NoiseSchedule] = {
     "endless": ScheduleConfig(zero_terminal_snr=True).build(),
     "short": ScheduleConfig(steps=20, beta_start=0.01, beta_end=0.5).build(),
     "flow": FlowSchedule(),
+    "edm": ScheduleConfig(kind="edm").build(),
     "ratio": ScheduleConfig(between="ratio").build(),
     "log-ratio": ScheduleConfig(kind="cosine", between="log-ratio").build(),
     "nearly endless": ScheduleConfig(

@@ -80,7 +80,7 @@ def test_all_are_registered() -> None:
 
 
 @pytest.mark.parametrize("scale", [-1.0, 0.5, 3.0])
-@pytest.mark.parametrize("prediction", ["eps", "v", "x0", "flow"])
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0", "flow", "edm"])
 def test_settings_that_are_classifier_free_guidance(scale: float, prediction: Any) -> None:
     for guidance in (
         Rescaled(scale=scale, rescale=0.0),
@@ -161,7 +161,7 @@ def branches(t: float, prediction: Any = "eps") -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("t", TIMES)
 @pytest.mark.parametrize("rescale", [0.3, 0.7, 1.0])
-@pytest.mark.parametrize("prediction", ["eps", "v", "x0", "flow"])
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0", "flow", "edm"])
 def test_rescaling_is_diffusers(t: float, rescale: float, prediction: Any) -> None:
     """In what the network predicts."""
     denoiser, (alpha, sigma) = model(prediction), SCHEDULE.level(t)

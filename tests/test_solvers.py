@@ -863,7 +863,9 @@ def test_walks_out_of_pure_noise(name: str, steps: int) -> None:
     assert all(step.isfinite().all() and float(step.abs().max()) < 10 for step in out)
 
 
-@pytest.mark.parametrize("schedule", [LINEAR, FlowSchedule()], ids=["linear", "flow"])
+@pytest.mark.parametrize(
+    "schedule", [LINEAR, FlowSchedule(), ScheduleConfig(kind="edm").build()], ids=["linear", "flow", "edm"]
+)
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in NOISY])
 def test_walks_end_near_the_exact_flow(name: str, schedule: NoiseSchedule) -> None:
     """From the noise to clean data on the default grid, 100 steps; on a flow schedule as well."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from genzoo.denoiser import Condition, Denoiser, Prediction
+from genzoo.denoiser import SPREAD, Condition, Denoiser, Prediction
 from genzoo.editing import Edit, Walk, tail
 from genzoo.errors import OptionError
 from genzoo.frozen import Frozen
@@ -49,6 +49,7 @@ class DiffusionConfig(Frozen, defer_build=False):
             hold a learned variance too (Nichol & Dhariwal 2021, eq. 15), which no scheduler here reads.
         schedule: the noise schedule.
         prediction: what the network predicts.
+        spread: the data's deviation as "edm" takes it, 0.5 in its paper; no other prediction reads it.
         patch: pixels are folded into channels by this factor (pixel-unshuffle) before they are diffused: noise is
             Gaussian in either arrangement, so the model is the same, but the network works on a patch^2 smaller grid.
         num_classes: classes that can be asked for; 0 for none.
@@ -59,6 +60,7 @@ class DiffusionConfig(Frozen, defer_build=False):
     network: Annotated[UNetChoice | GuidedUNetChoice | PlainUNetChoice, Field(discriminator="kind")]
     schedule: ScheduleConfig = ScheduleConfig()
     prediction: Prediction = "eps"
+    spread: Annotated[float, Field(gt=0, le=1e3)] = SPREAD
     patch: Annotated[int, Field(ge=1, le=16)] = 1
     num_classes: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     null_class: bool = True
@@ -78,8 +80,9 @@ class DiffusionConfig(Frozen, defer_build=False):
                 f"network.in_channels={net.in_channels} and out_channels={net.out_channels} must be equal (or "
                 f"out_channels twice as many, for a learned variance), and a multiple of patch^2={self.patch**2}"
             )
-        if self.schedule.kind == "flow" and getattr(net, "time_embedding_type", None) == "learned":
-            raise ValueError("network.time_embedding_type 'learned' knows whole times from 0 on, and a flow has others")
+        kind = self.schedule.kind
+        if kind in ("flow", "edm") and getattr(net, "time_embedding_type", None) == "learned":
+            raise ValueError(f"network.time_embedding_type 'learned' knows whole times from 0 on; {kind!r} has others")
         if net.sample_size is None:
             raise ValueError("network.sample_size is missing: it gives the size of an image")
         return self
@@ -100,7 +103,7 @@ class Diffusion(Walker):
         else:
             network = PlainDiffusionUNet(config.network)
         self.clip = config.clip
-        self.denoiser = Denoiser(network, config.schedule.build(), config.prediction, config.patch)
+        self.denoiser = Denoiser(network, config.schedule.build(), config.prediction, config.patch, config.spread)
         channels_last(self)
 
     @property

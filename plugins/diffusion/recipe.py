@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from genzoo.data import Images
-from genzoo.denoiser import Prediction, target
+from genzoo.denoiser import SPREAD, Prediction, target, variance
 from genzoo.frozen import Frozen, Share
 from genzoo.recipe import Batch, LearningRate, Recipe, Trained, autocast, check_fit, descend, update_average
 from genzoo_plugins.diffusion.model import Diffusion, DiffusionConfig
@@ -43,11 +43,13 @@ class DiffusionRecipeConfig(Frozen):
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
-def min_snr_weight(alpha: Tensor, sigma: Tensor, gamma: float, prediction: Prediction) -> Tensor:
+def min_snr_weight(
+    alpha: Tensor, sigma: Tensor, gamma: float, prediction: Prediction, spread: float = SPREAD
+) -> Tensor:
     """Weight of the squared error in the prediction's terms that equals min(SNR, gamma) in terms of x_0.
 
     With SNR = alpha^2 / sigma^2: x0: min(SNR, gamma); eps: that over SNR; v: that over SNR + 1 (Hang et al. 2023,
-    section 3.4); flow: that over (alpha / sigma + 1)^2.
+    section 3.4); flow: that over (alpha / sigma + 1)^2; edm: that times c_out^2.
     """
     snr = (alpha / sigma) ** 2
     capped = snr.clamp(max=gamma)
@@ -56,6 +58,8 @@ def min_snr_weight(alpha: Tensor, sigma: Tensor, gamma: float, prediction: Predi
         return torch.where(snr > 0, capped / snr.clamp(min=1e-30), torch.ones_like(snr))
     if prediction == "flow":
         return capped / (alpha / sigma + 1) ** 2
+    if prediction == "edm":
+        return capped * (sigma * spread) ** 2 / variance(alpha, sigma, spread)
     return capped / (snr + 1) if prediction == "v" else capped
 
 
@@ -88,9 +92,10 @@ class DiffusionRecipe(Recipe):
         alpha, sigma = (level.view(-1, 1, 1, 1).float().to(x0.device) for level in denoiser.schedule.levels(t))
         with autocast(self.device, config.precision):
             output = denoiser.predict(alpha * x0 + sigma * eps, t, self._condition(batch.labels, dropped))
-        error = (output.float() - target(x0, eps, alpha, sigma, denoiser.prediction)) ** 2
+        told = (denoiser.prediction, denoiser.spread)
+        error = (output.float() - target(x0, eps, alpha, sigma, *told)) ** 2
         if config.min_snr is not None:
-            error = error * min_snr_weight(alpha, sigma, config.min_snr, denoiser.prediction)
+            error = error * min_snr_weight(alpha, sigma, config.min_snr, *told)
         return error.mean()
 
     def _condition(self, labels: Tensor, dropped: Tensor) -> dict[str, Tensor]:

@@ -42,10 +42,11 @@ class Written:
 
         What is written is read again: where that is not the card's own walk, the layout has no words for it."""
         schedule = card.config.get("schedule") or {}
-        if "flow" in (schedule.get("kind"), card.config.get("prediction")):
-            raise FormatError(
-                f"{card.name}: a flow schedule or prediction is not written in this layout; write 'genzoo'"
-            )
+        for told in (schedule.get("kind"), card.config.get("prediction")):
+            if told in ("flow", "edm"):
+                raise FormatError(
+                    f"{card.name}: schedule or prediction {told!r} is not written in this layout; write 'genzoo'"
+                )
         made = _scheduler(card, schedule, zoo)
         name, _, options = describe(made, zoo).partition(":")
         if name not in CLASSES:

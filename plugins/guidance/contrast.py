@@ -51,7 +51,7 @@ class Rescaled(Contrast):
     def __call__(self, denoiser: Denoiser, condition: Condition, null: Condition | None) -> Denoise:
         if self.scale == 1 or self.rescale == 0:
             return self._unscaled(denoiser, condition, null)
-        prediction = denoiser.prediction
+        told = (denoiser.prediction, denoiser.spread)
         both = self.mixed(denoiser, condition, self.opposite(condition, null))
 
         def guided(x: Tensor, t: float) -> Tensor:
@@ -60,13 +60,13 @@ class Rescaled(Contrast):
 
             def predicted(x0: Tensor) -> Tensor:
                 eps = (x - alpha * x0) / sigma
-                return target(x0, eps, torch.tensor(alpha).to(x0), torch.tensor(sigma).to(x0), prediction)
+                return target(x0, eps, torch.tensor(alpha).to(x0), torch.tensor(sigma).to(x0), *told)
 
             reference = predicted(wanted)
             output = torch.lerp(predicted(free), reference, self.scale)
             ratio = per_sample(reference).std(1) / per_sample(output).std(1)
             return to_x0(
-                output * beside(torch.lerp(torch.ones_like(ratio), ratio, self.rescale), x), x, alpha, sigma, prediction
+                output * beside(torch.lerp(torch.ones_like(ratio), ratio, self.rescale), x), x, alpha, sigma, *told
             )
 
         return guided
