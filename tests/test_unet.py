@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from genzoo_plugins.diffusion import memory
 from genzoo_plugins.diffusion.unet import UNet2D, UNet2DCondition, UNet2DConditionConfig, UNet2DConfig
 
 if TYPE_CHECKING:
@@ -194,6 +195,40 @@ def test_same_output_as_diffusers(kind: type[nn.Module], keys: dict[str, Any]) -
             assert (got - wanted).abs().max().item() <= 1e-5 * scale
             assert got.is_contiguous(memory_format=torch.channels_last)
             model.to(memory_format=torch.contiguous_format)
+
+
+@pytest.mark.parametrize(("kind", "keys"), CASES)
+def test_a_batch_may_pass_in_parts(
+    kind: type[nn.Module], keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, given, asked = ours(kind, keys), inputs(keys, batch=3), []
+    model.to(memory_format=torch.channels_last)
+    model.conv_in.register_forward_hook(lambda module, args, out: asked.append(len(out)))
+    with torch.no_grad():
+        for timestep in (given["timestep"], 7):
+            given["timestep"] = timestep
+            wanted = model(**given)
+            assert asked.pop() == 3
+            with monkeypatch.context() as patched:
+                patched.setattr(memory, "LARGEST", 2 * int(4 * model.widest * given["sample"][0, 0].numel()))
+                found = model(**given)
+            assert [asked.pop(), asked.pop()] == [1, 2]
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+            assert found.is_contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr(memory, "LARGEST", 1)
+    model(**given)
+    assert asked == [3], "gradients want the whole batch"
+
+
+def test_the_widest_map_is_known_beforehand() -> None:
+    model, given, seen = ours(UNet2D, CIFAR10), inputs(CIFAR10), []
+    for module in model.modules():
+        module.register_forward_hook(
+            lambda module, args, out: seen.extend(t.numel() for t in (*args, out) if isinstance(t, Tensor))
+        )
+    with torch.no_grad():
+        model(**given)
+    assert max(seen) == model.widest * given["sample"][:, 0].numel()
 
 
 @pytest.mark.parametrize(("kind", "keys"), [(UNet2D, published.IMAGENET64), (UNet2DCondition, STABLE1)])

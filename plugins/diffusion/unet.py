@@ -30,6 +30,7 @@ from genzoo_plugins.diffusion.layers import (
     downsample,
     upsample,
 )
+from genzoo_plugins.diffusion.memory import keep_what_is_freed, parts
 from genzoo_plugins.diffusion.unet_config import GuidedUNetConfig, TrunkConfig, UNet2DConditionConfig, UNet2DConfig
 
 if TYPE_CHECKING:
@@ -123,6 +124,10 @@ class Trunk(nn.Module):
         )
         self.conv_norm_out = GroupNorm(config.norm_num_groups, top, eps=config.norm_eps)
         self.conv_out = Conv2d(top, config.out_channels, 3, padding=1)
+        #: Numbers that the largest map, one beside a skip, has for each pixel of the sample.
+        self.widest = max(
+            block.resnets[0].norm1.num_channels / 4**level for level, block in enumerate(reversed(self.up_blocks))
+        )
         #: In the order in which they are called.
         self.residual = [module for module in self.modules() if isinstance(module, ResnetBlock)]
 
@@ -159,16 +164,28 @@ class Trunk(nn.Module):
             labels = self._class_vector(sample.shape[0], class_labels)
             emb = self._embedded(times)
             told = self._tell(emb if labels is None else emb + labels)
-        rest = iter(told)
+        count = parts(sample, self.widest)
+        if count <= 1:
+            return self._pass(sample, times, told, encoder_hidden_states)
 
+        def shared(each: Tensor | None) -> Sequence[Tensor | None]:
+            """Its rows, by part; what has one for all images goes to each part."""
+            return [each] * count if each is None or len(each) == 1 else each.tensor_split(count)
+
+        rows = zip(*(shared(each) for each in told), strict=True)
+        given = zip(sample.tensor_split(count), shared(times), rows, shared(encoder_hidden_states), strict=True)
+        return torch.cat([self._pass(*each) for each in given])
+
+    def _pass(self, sample: Tensor, times: Tensor, told: Sequence[Tensor], context: Tensor | None) -> Tensor:
+        rest = iter(told)
         x: Tensor = self.conv_in(2 * sample - 1 if self.config.center_input_sample else sample)
         skips: list[Tensor] = [x]
         for block in self.down_blocks:
-            x = block(x, skips, rest, encoder_hidden_states)
+            x = block(x, skips, rest, context)
         if self.mid_block is not None:
-            x = self.mid_block(x, rest, encoder_hidden_states)
+            x = self.mid_block(x, rest, context)
         for block in self.up_blocks:
-            x = block(x, skips, rest, encoder_hidden_states)
+            x = block(x, skips, rest, context)
         x = self.conv_out(activated(self.out_act, self.conv_norm_out(x)))
         # A network told the noise level by its logarithm predicts a score, which grows as 1 / level.
         return x / times.to(x.dtype)[:, None, None, None] if isinstance(self.time_proj, Fourier) else x
@@ -179,6 +196,7 @@ class Trunk(nn.Module):
         What depends on the time and the class alone is worked out here, for all times in one product a block; on the
         ``class_labels`` of ``condition``, which go into ``forward`` as well.
         """
+        keep_what_is_freed()
         emb = self._embedded(timesteps)
         labels = condition.get("class_labels")
         vector = None if labels is None else self._class_vector(len(labels), labels)
