@@ -201,7 +201,8 @@ def test_same_output_as_diffusers(kind: type[nn.Module], keys: dict[str, Any]) -
 def test_a_batch_may_pass_in_parts(
     kind: type[nn.Module], keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, given, asked = ours(kind, keys), inputs(keys, batch=3), []
+    asked: list[int] = []
+    model, given = ours(kind, keys), inputs(keys, batch=3)
     model.to(memory_format=torch.channels_last)
     model.conv_in.register_forward_hook(lambda module, args, out: asked.append(len(out)))
     with torch.no_grad():

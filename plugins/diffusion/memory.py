@@ -1,11 +1,11 @@
-"""Memory of feature maps on a CPU: what is freed is taken again, where the C library would fetch it anew from the kernel.
+"""Memory of feature maps on a CPU: what is freed is taken again, where the C library would fetch it from the kernel.
 
 glibc gives a block of some size back to the kernel when it is freed, and the top of its heap when enough of it is free.
-The next map is then made of pages that have to be fetched, a microsecond or more each: for large batches a tenth of a
-pass. Both thresholds follow the largest block that was ever freed, but for blocks above 32 MiB, which always go back
-(mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). So one block of that size is freed before the first pass, and passes
-are made of so many images at a time that no map is larger. Whoever has set the thresholds keeps them; other C libraries
-are not touched by it.
+The next map is then made of pages that have to be fetched, a microsecond or more each: for large batches a twentieth of
+a pass. Both thresholds follow the largest block that was ever freed, but for blocks above 32 MiB, which always go back
+(mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). So one block of that size is freed before the first pass, and
+passes are made of so many images at a time that no map is larger. Whoever has set the thresholds keeps them, and other
+C libraries are not touched by it.
 """
 
 from __future__ import annotations

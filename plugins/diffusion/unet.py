@@ -125,9 +125,7 @@ class Trunk(nn.Module):
         self.conv_norm_out = GroupNorm(config.norm_num_groups, top, eps=config.norm_eps)
         self.conv_out = Conv2d(top, config.out_channels, 3, padding=1)
         #: Numbers that the largest map, one beside a skip, has for each pixel of the sample.
-        self.widest = max(
-            block.resnets[0].norm1.num_channels / 4**level for level, block in enumerate(reversed(self.up_blocks))
-        )
+        self.widest: float = max((widths[min(i + 1, last)] + level.channels) / 4**i for i, level in enumerate(levels))
         #: In the order in which they are called.
         self.residual = [module for module in self.modules() if isinstance(module, ResnetBlock)]
 
@@ -168,12 +166,13 @@ class Trunk(nn.Module):
         if count <= 1:
             return self._pass(sample, times, told, encoder_hidden_states)
 
-        def shared(each: Tensor | None) -> Sequence[Tensor | None]:
-            """Its rows, by part; what has one for all images goes to each part."""
-            return [each] * count if each is None or len(each) == 1 else each.tensor_split(count)
+        def by_part(each: Tensor) -> Sequence[Tensor]:
+            """Its rows; what has one for all images goes to each part."""
+            return [each] * count if len(each) == 1 else each.tensor_split(count)
 
-        rows = zip(*(shared(each) for each in told), strict=True)
-        given = zip(sample.tensor_split(count), shared(times), rows, shared(encoder_hidden_states), strict=True)
+        rows = zip(*map(by_part, told), strict=True)
+        contexts = [None] * count if encoder_hidden_states is None else by_part(encoder_hidden_states)
+        given = zip(sample.tensor_split(count), by_part(times), rows, contexts, strict=True)
         return torch.cat([self._pass(*each) for each in given])
 
     def _pass(self, sample: Tensor, times: Tensor, told: Sequence[Tensor], context: Tensor | None) -> Tensor:
