@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,9 @@ from genzoo.schedule import NoiseSchedule
 
 #: What the network is told beside x_t and t: keyword arguments, each with one row a sample.
 Condition = Mapping[str, Tensor]
+
+#: x_t, t -> x_0: a denoiser with its condition and guidance already inside.
+Denoise = Callable[[Tensor, float], Tensor]
 
 #: eps: the noise; x0: the data; v = alpha eps - sigma x_0 (Salimans & Ho 2022); flow = eps - x_0, the velocity of flow
 #: matching (Lipman et al. 2023); edm: F of EDM's preconditioning (Karras et al. 2022, eq. 7).
@@ -45,15 +47,21 @@ def to_x0(
         spread: the data's deviation, for "edm".
     """
     if prediction == "eps":
-        return (x - sigma * output) / alpha
+        return _less(x, sigma, output).mul_(1 / alpha)
     if prediction == "v":
-        return (alpha * x - sigma * output) / (alpha * alpha + sigma * sigma)
+        power = alpha * alpha + sigma * sigma
+        return _less(alpha / power * x, sigma / power, output)
     if prediction == "flow":
-        return (x - sigma * output) / (alpha + sigma)
+        return _less(x, sigma, output).mul_(1 / (alpha + sigma))
     if prediction == "edm":
         power = variance(alpha, sigma, spread)
         return x * (alpha * spread**2 / power) + output * (sigma * spread / power**0.5)
     return output
+
+
+def _less(x: Tensor, factor: float | Tensor, other: Tensor) -> Tensor:
+    """x - factor other, new: in one pass over memory where the factor is a number."""
+    return x - factor * other if isinstance(factor, Tensor) else torch.sub(x, other, alpha=factor)
 
 
 def variance(alpha: float | Tensor, sigma: float | Tensor, spread: float) -> float | Tensor:
@@ -100,16 +108,23 @@ class Denoiser(nn.Module):
         self.prediction: Prediction = prediction
         self.patch = patch
         self.spread = spread
-        self._foresight: Foresight | None = None
+        # The innermost block last. Threads that share a model may take each other's, which are as true; at the end
+        # none is left, so that nobody is told of weights as they were.
+        self._walks: list[Foresight] = []
 
-    @contextmanager
-    def foreseeing(self, foresight: Foresight) -> Iterator[None]:
-        """Inside the block, the times of a walk are known: the same results, sooner."""
-        before, self._foresight = self._foresight, foresight
-        try:
-            yield
-        finally:
-            self._foresight = before
+    def foreseeing(self, denoise: Denoise, foresight: Foresight) -> Denoise:
+        """``denoise``, which asks this denoiser, where it knows the times of a walk: the same results, sooner."""
+        walks = self._walks
+
+        def foreseen(x: Tensor, t: float) -> Tensor:
+            # Around every call, for walks of one model may take turns.
+            walks.append(foresight)
+            try:
+                return denoise(x, t)
+            finally:
+                walks.pop()
+
+        return foreseen
 
     def forward(self, x: Tensor, t: float | Tensor, condition: Condition) -> Tensor:
         """x_0, not clipped. ``x``: (N, C, H, W); ``t``: one time for all, or (N,) float64."""
@@ -117,11 +132,11 @@ class Denoiser(nn.Module):
             levels = self.schedule.levels(t)
             self._check_alpha(float(levels[0].min()))
             alpha, sigma = (level.reshape(-1, 1, 1, 1).to(x) for level in levels)
-            return to_x0(self.predict(x, t, condition), x, alpha, sigma, self.prediction, self.spread)
+            return to_x0(self._asked(x, t, condition, None), x, alpha, sigma, self.prediction, self.spread)
         foresight = self._known(t)
         a, s = self.schedule.level(t) if foresight is None else foresight.levels[t]
         self._check_alpha(a)
-        return to_x0(self.predict(x, t, condition), x, a, s, self.prediction, self.spread)
+        return to_x0(self._asked(x, t, condition, foresight), x, a, s, self.prediction, self.spread)
 
     def _check_alpha(self, alpha: float) -> None:
         if alpha == 0 and self.prediction == "eps":
@@ -132,19 +147,7 @@ class Denoiser(nn.Module):
 
     def predict(self, x: Tensor, t: float | Tensor, condition: Condition) -> Tensor:
         """The network's own output at x_t, in x's channels."""
-        x = self._seen(x, t)
-        foresight = self._known(t)
-        if foresight is None or isinstance(t, Tensor):
-            step = self.schedule.timestep(t)
-            timestep = (
-                step.to(x.device, torch.float32) if isinstance(step, Tensor) else torch.tensor(step, device=x.device)
-            )
-            keywords: dict[str, Any] = {}
-        else:
-            timestep = foresight.timestep(t, x.device)
-            keywords = foresight.keywords(self.network, t, condition, x.device)
-        output: Tensor = self.network(x, timestep, **condition, **keywords)
-        return output[:, : x.shape[1]]
+        return self._asked(x, t, condition, self._known(t))
 
     def _seen(self, x: Tensor, t: float | Tensor) -> Tensor:
         """x_t as the network is given it: c_in of EDM."""
@@ -157,6 +160,23 @@ class Denoiser(nn.Module):
 
     def _known(self, t: float | Tensor) -> Foresight | None:
         """The foresight that knows t; none where this is compiled, whose constants the walk's numbers would become."""
-        if torch.compiler.is_compiling() or self._foresight is None or isinstance(t, Tensor):
+        if torch.compiler.is_compiling() or isinstance(t, Tensor):
             return None
-        return self._foresight if t in self._foresight.levels else None
+        foresight = (None, *self._walks)[-1]  # in one go: another thread may take the last one out
+        return foresight if foresight is not None and t in foresight.levels else None
+
+    def _asked(self, x: Tensor, t: float | Tensor, condition: Condition, foresight: Foresight | None) -> Tensor:
+        """The network's own output, in x's channels; ``foresight`` knows t."""
+        x = self._seen(x, t)
+        output: Tensor
+        if foresight is None or isinstance(t, Tensor):
+            step = self.schedule.timestep(t)
+            timestep = (
+                step.to(x.device, torch.float32) if isinstance(step, Tensor) else torch.tensor(step, device=x.device)
+            )
+            output = self.network(x, timestep, **condition)
+        else:
+            timestep = foresight.timestep(t, x.device)
+            output = self.network(x, timestep, **condition, **foresight.keywords(self.network, t, condition, x.device))
+        channels = x.shape[1]
+        return output if output.shape[1] == channels else output[:, :channels]

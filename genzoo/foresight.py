@@ -42,26 +42,30 @@ class Foresight:
         self.levels = levels
         self._schedule = schedule
         self._timesteps: dict[float, Tensor] = {}
-        self._known: list[tuple[Condition, dict[float, dict[str, Any]]]] = []
+        # By the tensors of a condition, which are kept so that no others take their places in memory.
+        self._known: dict[tuple[tuple[str, int], ...], tuple[list[Tensor], dict[float, dict[str, Any]]]] = {}
 
     def timestep(self, t: float, device: torch.device) -> Tensor:
         """What a network on ``device`` is told of one of the walk's times, ()."""
         if not self._timesteps:
-            every = torch.tensor([self._schedule.timestep(each) for each in self.levels], device=device)
-            self._timesteps = dict(zip(self.levels, every.unbind(), strict=True))
+            self._timesteps = dict(zip(self.levels, self._every(device).unbind(), strict=True))
         return self._timesteps[t]
+
+    def _every(self, device: torch.device) -> Tensor:
+        return torch.tensor([self._schedule.timestep(t) for t in self.levels], device=device)
 
     def keywords(self, network: nn.Module, t: float, condition: Condition, device: torch.device) -> dict[str, Any]:
         """What the network foresees of one time under a condition; nothing, where gradients are wanted."""
-        if torch.is_grad_enabled() or not isinstance(network, Foresees):
+        if torch.is_grad_enabled():
             return {}
-        for known, foreseen in self._known:
-            if known.keys() == condition.keys() and all(known[key] is condition[key] for key in known):
-                return foreseen[t]
-        rows = max((len(each) for each in condition.values()), default=1)
-        if rows * len(self.levels) > MOST_ROWS or len(self._known) == MOST_CONDITIONS:
-            return {}
-        timesteps = torch.stack([self.timestep(each, device) for each in self.levels])
-        each = network.foresee(timesteps, condition)
-        self._known.append((condition, dict(zip(self.levels, each, strict=True))))
-        return self._known[-1][1][t]
+        key = tuple([(name, id(values)) for name, values in condition.items()])
+        known = self._known.get(key)
+        if known is None:
+            rows = max((len(values) for values in condition.values()), default=1)
+            if rows * len(self.levels) > MOST_ROWS or len(self._known) == MOST_CONDITIONS:
+                return {}
+            each: list[dict[str, Any]] = [{} for _ in self.levels]
+            if isinstance(network, Foresees):
+                each = network.foresee(self._every(device), condition)
+            known = self._known[key] = [*condition.values()], dict(zip(self.levels, each, strict=True))
+        return known[1][t]

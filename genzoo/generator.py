@@ -179,7 +179,8 @@ class Generator(nn.Module, ABC):
         Raises:
             OptionError: unknown or unfit options, labels, seeds or noise.
         """
-        return torch.cat(list(self.batches(seeds, noise=noise, batch=batch, exact=exact, **options)))
+        made = list(self.batches(seeds, noise=noise, batch=batch, exact=exact, **options))
+        return made[0] if len(made) == 1 else torch.cat(made)
 
     @final
     def batches(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import zlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol, Self
 
 import torch
@@ -69,7 +70,11 @@ class Noise:
         self.seeds = check_seeds(seeds)
         self.device, self.dtype = torch.device(device), dtype
         self._initial = initial
-        self._streams = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+
+    @cached_property
+    def _streams(self) -> list[torch.Generator]:
+        # Made for the first draw: to begin a stream takes as long as to draw some hundred numbers from it.
+        return [torch.Generator().manual_seed(seed) for seed in self.seeds]
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -77,9 +82,9 @@ class Noise:
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers of shape (N, *shape)."""
         out = torch.empty(len(self), *shape, dtype=torch.float32)
-        for row, stream in zip(out, self._streams, strict=True):
-            # A one-sample batch dimension: the same call, so the same numbers, as other libraries make per image.
-            torch.randn((1, *shape), generator=stream, out=row[None])
+        # Row by row, as other libraries call ``torch.randn`` per image: so the numbers are the same.
+        for row, stream in zip(out.unbind(), self._streams, strict=True):
+            row.normal_(generator=stream)
         return out.to(self.device, self.dtype)
 
     @property

@@ -16,6 +16,7 @@ from genzoo.errors import OptionError, quoted
 from genzoo.layout import lay_out
 from genzoo.noise import Noise
 from genzoo.options import Options
+from genzoo.state import layers
 
 if TYPE_CHECKING:
     from genzoo.generator import Generator
@@ -84,7 +85,7 @@ class Part:
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Every submodule in evaluation mode inside the block, each in its own former mode afterwards."""
     lay_out(module)
-    training = [m for m in module.modules() if m.training]
+    training = [m for m in layers(module) if m.training]
     # Setting the mode of every module takes a tenth of a small network's own time, and this stands around every step.
     if training:
         module.eval()

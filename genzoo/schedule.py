@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Literal
 
 import torch
@@ -22,10 +22,15 @@ Between = Literal["angle", "ratio", "log-ratio"]
 Told = Literal["exact", "nearest"]
 
 
+#: How many of their numbers are remembered: walk after walk looks up the same, and tensors of one number are slow.
+REMEMBERED = 4096
+
+
 class NoiseSchedule(ABC):
     """How much of the data and how much noise x_t holds at time t in [0, length].
 
     Time 0 is clean data (alpha 1, sigma 0), so the last step of a walk needs no special case. All numbers are float64.
+    A schedule is hashable and does not change: what was worked out of one is remembered.
     """
 
     @property
@@ -50,8 +55,13 @@ class NoiseSchedule(ABC):
 
     def level(self, t: float) -> tuple[float, float]:
         """(alpha, sigma) of one time as floats."""
-        alpha, sigma = self.levels(torch.tensor([t], dtype=torch.float64))
-        return float(alpha), float(sigma)
+        # A compiler does not know what is remembered, and warns of it.
+        find = _level.__wrapped__ if torch.compiler.is_compiling() else _level
+        return find(self, float(t))
+
+    def time_of_log_snr(self, log_snr: float) -> float:
+        """The time whose log(alpha / sigma) is ``log_snr``; see ``times_of_log_snr``."""
+        return _time_of_log_snr(self, float(log_snr))
 
     def times_of_log_snr(self, log_snr: Tensor) -> Tensor:
         """The times whose log(alpha / sigma) is ``log_snr``, float64: the inverse of ``levels``, by bisection.
@@ -85,6 +95,17 @@ class NoiseSchedule(ABC):
         shape = (-1,) + (1,) * (x0.ndim - 1)
         alpha, sigma = (level.reshape(shape).to(x0) for level in self.levels(times.reshape(-1)))
         return alpha * x0 + sigma * eps
+
+
+@lru_cache(REMEMBERED)
+def _level(schedule: NoiseSchedule, t: float) -> tuple[float, float]:
+    alpha, sigma = schedule.levels(torch.tensor([t], dtype=torch.float64))
+    return float(alpha), float(sigma)
+
+
+@lru_cache(REMEMBERED)
+def _time_of_log_snr(schedule: NoiseSchedule, log_snr: float) -> float:
+    return float(schedule.times_of_log_snr(torch.tensor([log_snr], dtype=torch.float64)))
 
 
 class DiscreteSchedule(NoiseSchedule):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Annotated, Any
 
 import torch
@@ -13,15 +14,13 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from genzoo import grids
+from genzoo.denoiser import Denoise as Denoise
 from genzoo.errors import OptionError
 from genzoo.frozen import Frozen, Seq
 from genzoo.grids import Spacing as Spacing
 from genzoo.grids import spaced_times as spaced_times
 from genzoo.noise import Noise
 from genzoo.schedule import NoiseSchedule
-
-#: x_t, t -> x_0: a denoiser with its condition and guidance already inside.
-Denoise = Callable[[Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Grid:
 
     def at_log_snr(self, log_snr: float) -> Level:
         """The level with log(alpha / sigma) = ``log_snr``, which is at least that of the schedule's last time."""
-        return self.at(float(self._source.times_of_log_snr(torch.tensor([log_snr], dtype=torch.float64))))
+        return self.at(self._source.time_of_log_snr(log_snr))
 
     def stopped(self) -> Grid:
         """The same walk, but to the first noisy level (time 1) in place of clean data.
@@ -92,6 +91,10 @@ class Grid:
     def pairs(self) -> Iterator[tuple[Level, Level]]:
         """(here, there) of every step."""
         return zip(self.levels, self.levels[1:], strict=False)
+
+
+#: Grids that are remembered: batch after batch is walked over the same one.
+GRIDS = 64
 
 
 def split(given: Any) -> Any:
@@ -143,12 +146,11 @@ class Scheduler(Frozen, ABC):
 
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """The times of a walk of ``steps`` steps, down to 0."""
-        if self.times is not None:
-            return Grid.of(schedule, grids.listed_times(self.times, steps, schedule.length))
-        chosen = grids.times(
+        return _grid(
             schedule,
             steps,
             self.spacing,
+            self.times,
             offset=self.offset,
             rho=self.rho,
             shift=self.shift,
@@ -156,7 +158,6 @@ class Scheduler(Frozen, ABC):
             sigma_max=self.sigma_max,
             ends=self.ends,
         )
-        return Grid.of(schedule, chosen)
 
     def begin(self, eps: Tensor, grid: Grid) -> Tensor:
         """x at the grid's first level, where a walk begins with nothing but the normal noise ``eps``."""
@@ -203,6 +204,16 @@ class Scheduler(Frozen, ABC):
         for _ in self.walk(denoise, torch.zeros(1, 1, 1, 1), grid, noise):
             pass
         return seen, noise.drawn
+
+
+@lru_cache(GRIDS)
+def _grid(
+    schedule: NoiseSchedule, steps: int, spacing: Spacing, listed: tuple[float, ...] | None, **options: Any
+) -> Grid:
+    """A scheduler's grid, which is a constant of these settings; the options are those of ``grids.times``."""
+    if listed is not None:
+        return Grid.of(schedule, grids.listed_times(listed, steps, schedule.length))
+    return Grid.of(schedule, grids.times(schedule, steps, spacing, **options))
 
 
 class _Watched(Noise):

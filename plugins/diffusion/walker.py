@@ -65,31 +65,21 @@ class Walker(Generator):
         if grid is None:
             denoise = guidance(self.denoiser, condition, null)
         else:
-            denoise = self._foreseeing(guidance.over(grid)(self.denoiser, condition, null), grid)
+            levels = {level.t: (level.alpha, level.sigma) for level in grid.levels[:-1]}
+            foresight = Foresight(self.denoiser.schedule, levels)
+            denoise = self.denoiser.foreseeing(guidance.over(grid)(self.denoiser, condition, null), foresight)
         # A scheduler that clips by itself needs x_0 as the network gave it.
         if clip is None or guidance.clips or getattr(self.scheduler(options), "clip", None) is not None:
             return denoise
         # After guidance, which extrapolates: clipping its two branches first would bias what it extrapolates from.
         return lambda x, t: denoise(x, t).clamp(-clip, clip)
 
-    def _foreseeing(self, denoise: Denoise, grid: Grid) -> Denoise:
-        """The same, where the denoiser knows the times of the grid."""
-        denoiser = self.denoiser
-        levels = {level.t: (level.alpha, level.sigma) for level in grid.levels[:-1]}
-        foresight = Foresight(denoiser.schedule, levels)
-
-        def foreseeing(x: Tensor, t: float) -> Tensor:
-            # Around every call, for walks of one model may take turns.
-            with denoiser.foreseeing(foresight):
-                return denoise(x, t)
-
-        return foreseeing
-
     def walk(
         self, start: Tensor, noise: Noise, options: DiffusionOptions, condition: Condition, null: Condition | None
     ) -> Iterator[Tensor]:
         """Yield x after every step from ``start``, which is normal noise; the last is the sample."""
         scheduler = self.scheduler(options)
+        options = options.model_copy(update={"scheduler": scheduler})  # so that its name is read once
         grid = scheduler.grid(self.denoiser.schedule, options.steps)
         denoise = self.steered(options, condition, null, grid)
         yield from scheduler.walk(denoise, scheduler.begin(start, grid), grid, noise)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
 from typing import Annotated
 
 import numpy as np
@@ -19,23 +20,34 @@ from genzoo.noise import Noise
 from genzoo.scheduler import Denoise, Grid, Level, Spread
 from genzoo_plugins.solvers.solver import FEW_STEPS, Solver, Stopping, slope, straight, weighted
 
+#: Steps whose coefficients are remembered: every walk over a grid takes the same.
+REMEMBERED = 4096
 
+
+@lru_cache(REMEMBERED)
 def lagrange_integrals(
-    nodes: list[float], start: float, end: float, density: Callable[[np.ndarray], np.ndarray]
-) -> list[float]:
+    nodes: tuple[float, ...], start: float, end: float, density: Callable[[np.ndarray], np.ndarray]
+) -> tuple[float, ...]:
     """For each node, the integral over [start, end] of its Lagrange polynomial times ``density``.
 
     By Gauss-Legendre with 24 points: exact for a polynomial, to rounding for the exponential over any step in use.
     """
-    points, weights = np.polynomial.legendre.leggauss(24)
+    points, weights = _gauss(24)
     at = start + (end - start) * (points + 1) / 2
     scaled = weights * (end - start) / 2 * density(at)
-    integrals = []
+    integrals: list[float] = []
     for j, node in enumerate(nodes):
         others = nodes[:j] + nodes[j + 1 :]
         basis = np.prod([(at - other) / (node - other) for other in others], axis=0) if others else np.ones_like(at)
         integrals.append(float((scaled * basis).sum()))
-    return integrals
+    return tuple(integrals)
+
+
+@cache
+def _gauss(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Legendre points and weights on [-1, 1]."""
+    points, weights = np.polynomial.legendre.leggauss(count)
+    return points, weights
 
 
 class _Linear(Solver):
@@ -48,7 +60,7 @@ class _Linear(Solver):
         return self.order
 
     @abstractmethod
-    def coefficients(self, nodes: list[float], there: float) -> list[float]:
+    def coefficients(self, nodes: tuple[float, ...], there: float) -> tuple[float, ...]:
         """c_j for nodes s_j, the newest first, and the step to s' = ``there``."""
 
     def walk(self, denoise: Denoise, x: Tensor, grid: Grid, noise: Noise) -> Iterator[Tensor]:
@@ -65,7 +77,7 @@ class _Linear(Solver):
             del past[self.order :]
             used = past[: self.highest(steps, i, there)]
             scale = there.alpha
-            factors = self.coefficients([s for s, _ in used], there.sigma / there.alpha)
+            factors = self.coefficients(tuple([s for s, _ in used]), there.sigma / there.alpha)
             terms = ((scale * factor, eps) for factor, (_, eps) in zip(factors, used, strict=True))
             x = weighted(x, scale / here.alpha, *terms)
             yield x
@@ -81,7 +93,7 @@ class LMS(_Linear):
 
     spacing: Spread = "trailing"
 
-    def coefficients(self, nodes: list[float], there: float) -> list[float]:
+    def coefficients(self, nodes: tuple[float, ...], there: float) -> tuple[float, ...]:
         return lagrange_integrals(nodes, nodes[0], there, np.ones_like)
 
 
@@ -102,8 +114,8 @@ class DEIS(_Linear, Stopping):
             return 1
         return min(self.order, steps - i) if self.lower_order_final and steps < FEW_STEPS else self.order
 
-    def coefficients(self, nodes: list[float], there: float) -> list[float]:
+    def coefficients(self, nodes: tuple[float, ...], there: float) -> tuple[float, ...]:
         if len(nodes) == 1:
-            return [there - nodes[0]]
-        logs = [math.log(node) for node in nodes]
+            return (there - nodes[0],)
+        logs = tuple([math.log(node) for node in nodes])
         return lagrange_integrals(logs, logs[0], math.log(there), np.exp)
