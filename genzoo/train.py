@@ -23,6 +23,7 @@ from genzoo.checkpoints import REMEDY, Checkpoints
 from genzoo.data import Batches, Images
 from genzoo.distributed import Replicas, World
 from genzoo.errors import NotFinite, TrainingError
+from genzoo.options import check_specs, read_options
 from genzoo.recipe import Batch, Recipe
 from genzoo.recipe_file import RecipeFile, read_recipe, settings_of
 from genzoo.registry import Zoo
@@ -96,10 +97,19 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(file.seed)
         recipe = cls(config, images, steps=file.steps, device=torch.device(world.device))
+    _check_options(recipe, zoo)
     record = checkpoints.restore(recipe.parts()) if resume else None
     start = _start(record, file, out, world)
     files = RunFiles(zoo, file, out, start.step, checkpoints) if world.first else None
     yield from _Run(file, recipe, images, world).steps(start, files, time_limit, stop)
+
+
+def _check_options(recipe: Recipe, zoo: Zoo) -> None:
+    """Raises GenzooError where the card to come has options that its generator would not take once it is trained."""
+    card = recipe.trained().card
+    if options := card.get("options"):
+        read_options(zoo.find("generator", card["generator"]), None, options)
+        check_specs(zoo, options)
 
 
 class _Start(NamedTuple):

@@ -17,6 +17,7 @@ from solver_oracle import (
     MEANS,
     SPREADS,
     WEIGHTS,
+    Apart,
     Oracle,
     Smooth,
     clean,
@@ -791,6 +792,30 @@ def test_mean_and_covariance_are_kept(scheduler: Scheduler) -> None:
     torch.testing.assert_close(torch.cov(points), SIGMA, rtol=0, atol=4 * 0.5 * math.sqrt(2 / count) + 0.008)
 
 
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        DDPM(), DDIM(eta=0.6), EulerAncestral(), EulerAncestral(eta=0.5), DPMpp2MSDE(), DPMpp2MSDE(variant="heun"),
+        Churn(inflate=1.0), Churn(inflate=1.0, order=1), Restart(low=(0.5,), high=(3.0,)), LCM(scaling=1e6),
+        TCD(eta=0.3), TCD(eta=1.0),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_every_level_is_kept_where_the_data_are_one_image(scheduler: Scheduler) -> None:
+    """Mean alpha x_0 and variance sigma^2 after every step, exactly: every draw is a direction of its own."""
+    grid, count, point = scheduler.grid(LINEAR, 9), 40, 0.7
+    x = torch.zeros(1, 1, 1, count, dtype=torch.float64)
+    first = grid.levels[0]
+    # The last place holds what is no noise, the first the noise that the walk begins with.
+    x[..., -1], x[..., 0] = first.alpha * point, first.sigma
+    image = torch.zeros_like(x)
+    image[..., -1] = point
+    walked = scheduler.walk(lambda x, t: image, x, grid, Apart(1))
+    for after, level in zip(walked, grid.levels[1:], strict=True):
+        assert float(after[..., -1]) == pytest.approx(level.alpha * point, abs=1e-6)
+        assert float(after[..., :-1].square().sum()) == pytest.approx(level.sigma**2, abs=1e-6)
+
+
 @pytest.mark.parametrize("scheduler", [LCM(), TCD(eta=1.0)], ids=repr)
 def test_noising_anew_keeps_the_distribution_of_a_consistent_model(scheduler: Scheduler) -> None:
     """With the exact consistency function x_t -> x_0, every step samples the data: Kolmogorov-Smirnov at 1e-4."""
@@ -826,7 +851,7 @@ def test_evaluations_are_counted(name: str, steps: int) -> None:
     assert all(step.isfinite().all() and step.shape == x.shape and step.dtype == x.dtype for step in out)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "ddpm", "ddim:eta=0.7"])
 def test_any_split_of_a_batch_gives_the_same(name: str) -> None:
     scheduler: Scheduler = default_zoo().make("scheduler", name)
     grid, x = scheduler.grid(LINEAR, 6), start(5)

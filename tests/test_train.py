@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from tiny import image_folder, recipe_text
 
 from genzoo.checkpoints import flatten, unflatten
@@ -19,7 +20,7 @@ from genzoo.cli import Terminated
 from genzoo.cli.train import Stop
 from genzoo.data import Batches
 from genzoo.documents import DocumentError
-from genzoo.errors import TrainingError
+from genzoo.errors import GenzooError, TrainingError
 from genzoo.recipe import LearningRate
 from genzoo.registry import default_zoo
 from genzoo.train import read_recipe, train
@@ -69,6 +70,27 @@ def test_a_resumed_run_ends_with_the_same_weights(recipe: Path, uninterrupted: P
     assert events[0].step == stop // 4 * 4 + 1
     same(uninterrupted, tmp_path / "out")
     assert not killed.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("scheduler: dpmpp-2n", "did you mean 'dpmpp-2"),
+        ("scheduler: 'dpmpp-2m:spacng=karras'", "did you mean 'spacing'"),
+        ("guidance: cfgg", "did you mean 'cfg'"),
+        ("step: 4", "did you mean 'steps'"),
+    ],
+)
+def test_options_that_the_model_will_not_take_stop_a_run_before_it_begins(
+    recipe: Path, tmp_path: Path, options: str, words: str
+) -> None:
+    """And not the first to use what was trained."""
+    document = yaml.safe_load(recipe.read_text())
+    document["settings"]["options"] = yaml.safe_load(options)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(GenzooError, match=words):
+        run(tmp_path / "recipe.yaml", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("**/*.safetensors"))
 
 
 def test_the_log_has_every_step_once_after_a_resume(recipe: Path, tmp_path: Path) -> None:
