@@ -18,10 +18,7 @@ from torch import Tensor
 
 from genzoo.noise import Noise
 from genzoo.scheduler import Denoise, Grid, Level, Spread
-from genzoo_plugins.solvers.solver import FEW_STEPS, Solver, Stopping, slope, straight, weighted
-
-#: Steps whose coefficients are remembered: every walk over a grid takes the same.
-REMEMBERED = 4096
+from genzoo_plugins.solvers.solver import FEW_STEPS, REMEMBERED, Solver, Stopping, slope, straight, weighted
 
 
 @lru_cache(REMEMBERED)

@@ -22,6 +22,8 @@ from genzoo.scheduler import Grid, Highest, Level, Lowest, Scheduler
 #: Walks shorter than this lower their order towards the end, where the authors of DPM-Solver advise it.
 FEW_STEPS = 15
 
+#: Steps whose coefficients are remembered, where they take long to work out: every walk over a grid takes the same.
+REMEMBERED = 4096
 
 #: Bounds of the default grids in sigma / alpha. 80 is EDM's (Karras et al. 2022, table 1): a cosine schedule begins at
 #: 20,000, whence a ramp spends half of its steps in noise. Below 0.05 a step is a single denoising: what noise is left

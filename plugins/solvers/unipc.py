@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from genzoo.noise import Noise
 from genzoo.scheduler import Denoise, Grid, Level, Spread
-from genzoo_plugins.solvers.solver import Stopping, weighted
+from genzoo_plugins.solvers.solver import REMEMBERED, Stopping, weighted
 
 
 class UniPC(Stopping):
@@ -61,21 +62,22 @@ class UniPC(Stopping):
         terms: list[tuple[float, Tensor]] = []
         if others:
             bound = -h if self.variant == "bh1" else math.expm1(-h)
-            for a, r, other in zip(self._solution(places, h, bound), places, others, strict=True):
+            for a, r, other in zip(solution(tuple(places), h, bound), places, others, strict=True):
                 factor = -there.alpha * bound * a / r
                 weight -= factor
                 terms.append((factor, other))
         return weighted(x, there.sigma / here.sigma, (weight, newest), *terms)
 
-    def _solution(self, places: list[float], h: float, bound: float) -> list[float]:
-        """a, of as many numbers as there are places."""
-        if len(places) == 1:
-            return [0.5]
-        rows, right = [], []
-        phi = math.expm1(-h) / -h - 1
-        for m in range(1, len(places) + 1):
-            rows.append([r ** (m - 1) for r in places])
-            right.append(phi * math.factorial(m) / bound)
-            phi = phi / -h - 1 / math.factorial(m + 1)
-        solution: list[float] = np.linalg.solve(np.array(rows), np.array(right)).tolist()
-        return solution
+
+@lru_cache(REMEMBERED)
+def solution(places: tuple[float, ...], h: float, bound: float) -> tuple[float, ...]:
+    """a of ``UniPC``, for the places r_k and B(h) = ``bound``: as many numbers as there are places."""
+    if len(places) == 1:
+        return (0.5,)
+    rows, right = [], []
+    phi = math.expm1(-h) / -h - 1
+    for m in range(1, len(places) + 1):
+        rows.append([r ** (m - 1) for r in places])
+        right.append(phi * math.factorial(m) / bound)
+        phi = phi / -h - 1 / math.factorial(m + 1)
+    return tuple(np.linalg.solve(np.array(rows), np.array(right)).tolist())
