@@ -16,7 +16,7 @@ from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer, normal
 from diffusers.guiders.classifier_free_zero_star_guidance import cfg_zero_star_scale
 from diffusers.guiders.guider_utils import rescale_noise_cfg
 from diffusers.schedulers import DDIMScheduler
-from oracle import PAIR, MixtureNetwork, oracle
+from oracle import PAIR, Mixture, MixtureNetwork, oracle
 from torch import Tensor, nn
 
 import genzoo
@@ -586,6 +586,24 @@ def test_classifier_guidance_adds_the_gradient(inference: bool) -> None:
     push = torch.zeros_like(plain)
     push[:, 0] = (sign * 4 * torch.sigmoid(-sign * 4 * mean) / 16)[:, None, None]
     torch.testing.assert_close(ours - plain, 5.0 * sigma**2 / (alpha**2 + sigma**2) * push, rtol=1e-4, atol=1e-6)
+
+
+class Tilt(Halves):
+    """log p(0 | x) = 5 m - 500, to rounding: a likelihood that is linear in the image's logarithm."""
+
+    def extract(self, images: Tensor) -> Features:
+        mean = images[:, 0].mean((1, 2))
+        return Features(mean[:, None], torch.stack([5 * mean - 500, torch.zeros_like(mean)], 1))
+
+
+@pytest.mark.parametrize("t", TIMES)
+def test_classifier_guidance_is_bayes_rule_where_it_can_be_exact(t: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data N(0, I), tilted by exp(5 m), are N(5 / 16, I) in the first channel; their denoiser is known."""
+    monkeypatch.setattr(filters, "classifier", lambda guided, zoo, spec: Tilt())
+    told, (alpha, sigma) = {"class_labels": torch.zeros(3, dtype=torch.long)}, SCHEDULE.level(t)
+    plain, tilted = (Mixture.of([1.0], [[mean, 0.0]], [1.0]) for mean in (0.0, 5 / 16))
+    ours = Classifier(extractor="tilt")(oracle(plain, SCHEDULE), told, None)(draw(), t)
+    torch.testing.assert_close(ours, tilted.clean(draw(), alpha, sigma), rtol=0, atol=1e-6)
 
 
 class Plugin:
