@@ -47,21 +47,15 @@ def to_x0(
         spread: the data's deviation, for "edm".
     """
     if prediction == "eps":
-        return _less(x, sigma, output).mul_(1 / alpha)
+        return (x - sigma * output) / alpha
     if prediction == "v":
-        power = alpha * alpha + sigma * sigma
-        return _less(alpha / power * x, sigma / power, output)
+        return (alpha * x - sigma * output) / (alpha * alpha + sigma * sigma)
     if prediction == "flow":
-        return _less(x, sigma, output).mul_(1 / (alpha + sigma))
+        return (x - sigma * output) / (alpha + sigma)
     if prediction == "edm":
         power = variance(alpha, sigma, spread)
         return x * (alpha * spread**2 / power) + output * (sigma * spread / power**0.5)
     return output
-
-
-def _less(x: Tensor, factor: float | Tensor, other: Tensor) -> Tensor:
-    """x - factor other, new: in one pass over memory where the factor is a number."""
-    return x - factor * other if isinstance(factor, Tensor) else torch.sub(x, other, alpha=factor)
 
 
 def variance(alpha: float | Tensor, sigma: float | Tensor, spread: float) -> float | Tensor:
