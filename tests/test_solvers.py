@@ -945,6 +945,23 @@ def test_a_walk_may_stop_at_the_first_noisy_level(name: str) -> None:
     assert (full.levels[-1].t, stopped.levels[-1]) == (0, stopped.at(1.0))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["dpmpp-1s", "dpmpp-2m", "dpmpp-2m:variant=heun", "dpmpp-3m", "dpmpp-3m:variant=published", "dpmpp-2m-sde",
+     "dpmpp-2s", "unipc:corrector=false", "unipc:order=3,variant=bh1,corrector=false,lower_order_final=false", "deis",
+     "deis:order=4,lower_order_final=false", "ipndm", "plms", "pndm"],
+)  # fmt: skip
+@pytest.mark.parametrize("steps", [6, 20, 500])
+def test_a_step_in_place_changes_nothing(name: str, steps: int) -> None:
+    """Grids that begin at the first noisy level and stop there: the last step is of length 0, whatever the order."""
+    options = "spacing=leading,end=1"
+    scheduler: Scheduler = default_zoo().make("scheduler", f"{name}{',' if ':' in name else ':'}{options}")
+    grid = scheduler.grid(LINEAR, steps)
+    assert grid.levels[-1].sigma == grid.levels[-2].sigma
+    *_, before, last = walk(scheduler, start(), grid, Oracle(LINEAR))
+    torch.testing.assert_close(last, before, rtol=0, atol=1e-9)
+
+
 def test_the_noise_that_a_walk_begins_with() -> None:
     eps = start()
     grid = Euler(spacing="trailing").grid(ScheduleConfig(beta_end=0.012).build(), 5)

@@ -155,7 +155,8 @@ class _Multistep(_Expansion):
         for i, (here, there) in enumerate(grid.pairs()):
             past.insert(0, (here, denoise(x, here.t)))
             left = steps - i if self.lower_order_final and steps < FEW_STEPS else steps
-            order = 1 if there.sigma == 0 else min(self.highest, len(past), left)
+            # Into clean data, where h is infinite, and in place, where it is 0, nothing is expanded.
+            order = 1 if there.sigma in (0, here.sigma) else min(self.highest, len(past), left)
             del past[self.highest :]
             x = self.advance(x, past[:order], there, noise)
             if here.alpha == 0:

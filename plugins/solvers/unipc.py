@@ -42,7 +42,8 @@ class UniPC(Stopping):
             past.insert(0, (here, estimate))
             del past[self.order :]
             left = steps - i if self.lower_order_final else steps
-            order = 1 if there.sigma == 0 else min(self.order, len(past), left)
+            # Into clean data, where h is infinite, and in place, where it is 0, nothing is expanded.
+            order = 1 if there.sigma in (0, here.sigma) else min(self.order, len(past), left)
             start = x
             x = self._step(start, past[:order], there, None)
             if here.alpha == 0:
