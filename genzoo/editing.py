@@ -117,13 +117,14 @@ class Edit:
 
 
 def tail(grid: Grid, strength: float) -> Grid | None:
-    """The end of a grid, from the level nearest to ``strength`` times its first time; None where that is clean data.
+    """The end of a grid, from the level nearest to ``strength`` times its first time; None where that is its last.
 
     On the grid's own levels, so that a model that knows certain times only is asked for no other.
     """
     wanted = strength * grid.times[0]
     first = min(range(len(grid.levels)), key=lambda i: abs(grid.times[i] - wanted))
-    return replace(grid, levels=grid.levels[first:]) if first < len(grid.levels) - 1 else None
+    # By time: a grid may end with a step in place, and where nothing is left to walk nothing changes.
+    return replace(grid, levels=grid.levels[first:]) if grid.times[first] > grid.times[-1] else None
 
 
 def renoise(x: Tensor, here: Level, there: Level, noise: Noise) -> Tensor:

@@ -44,7 +44,7 @@ def diffusion(**settings: Any) -> Diffusion:
     network = {
         "kind": "unet", "sample_size": SIDE // 2, "in_channels": 4, "out_channels": 4, "block_out_channels": [16],
         "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "layers_per_block": 1,
-        "norm_num_groups": 8, "num_class_embeds": rows,
+        "norm_num_groups": 8, "num_class_embeds": rows or None,
     }  # fmt: skip
     full = {"network": network, "num_classes": 3, "patch": 2, "prediction": "v", "schedule": {"kind": "cosine"}}
     with torch.random.fork_rng(devices=[]):
@@ -111,6 +111,43 @@ def test_known_pixels_are_kept_to_the_last_bit(model: Diffusion, method: str, st
         assert torch.equal(to_floats(to_bytes(out))[..., : SIDE // 2], image[..., : SIDE // 2]), "in a file as well"
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    "eps": {"prediction": "eps", "schedule": {"kind": "linear"}},
+    "x0": {"prediction": "x0"},
+    "ends in pure noise": {"schedule": {"kind": "scaled-linear", "zero_terminal_snr": True}},
+    "flow": {"prediction": "flow", "schedule": {"kind": "flow"}, "clip": None},
+    "sigma": {"prediction": "edm", "schedule": {"kind": "edm"}},
+    "ten levels": {"schedule": {"kind": "linear", "steps": 10, "beta_start": 0.01, "beta_end": 0.5}},
+    "unconditional": {"num_classes": 0, "null_class": False},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["sdedit", "repaint:resamplings=2", "inversion"])
+@pytest.mark.parametrize("scheduler", ["ddim:spacing=trailing", "dpmpp-2m", "heun", "ddpm:spacing=trailing"])
+def test_any_diffusion_card_edits(kind: str, method: str, scheduler: str) -> None:
+    """Of 4 x 8 pixels: as many steps as levels and one alone, the known half untouched, strength 1 and 0 exact."""
+    if method == "inversion" and scheduler.startswith("ddpm"):
+        return
+    network = diffusion(**{k: v for k, v in KINDS[kind].items() if "class" in k}).config.network
+    shape = network.model_copy(update={"sample_size": (2, 4)})
+    model = diffusion(**KINDS[kind], network=shape.model_dump())
+    image = pictures()[:, :, :4]
+    mask = torch.zeros(4, SIDE)
+    mask[:, :3] = 1
+    call: dict[str, Any] = {"image": image, "method": method, "scheduler": scheduler}
+    if model.num_classes:
+        call["labels"] = [0, 1, 2]
+    for steps, strength in ((10, 0.6), (10, 1.0), (1, 1.0)):
+        out = model.generate([1, 2, 3], mask=mask, steps=steps, strength=strength, **call)
+        assert out.shape == image.shape
+        assert out.isfinite().all()
+        assert float(out.abs().max()) <= 1
+        assert torch.equal(out[..., 3:], image[..., 3:])
+        assert not torch.equal(out[..., :3], image[..., :3])
+    assert torch.equal(model.generate([1, 2, 3], mask=mask, steps=10, strength=0, **call), image)
+
+
 @pytest.mark.parametrize("method", ["sdedit", "repaint:resamplings=2", "inversion"])
 def test_an_edit_depends_on_its_own_image_mask_and_seed_alone(model: Diffusion, method: str) -> None:
     image = pictures()
@@ -145,6 +182,9 @@ def test_the_tail_of_a_grid_begins_at_its_nearest_level() -> None:
         assert found.times[-1] == 0
         assert found.schedule is grid.schedule
     assert tail(grid, 0.04) is tail(grid, 0.0) is None
+    in_place = DDIM(end=1).grid(LINEAR, 10)
+    assert in_place.times[-2:] == (1, 1)
+    assert tail(in_place, 0.0) is None
 
 
 def test_noising_back_keeps_the_level() -> None:
