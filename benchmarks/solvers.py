@@ -116,7 +116,8 @@ def footprint(bench: Bench, spec: str) -> torch.Tensor:
     def denoise(x: torch.Tensor, t: float) -> torch.Tensor:
         return torch.tanh(x * (1.5 - t / schedule.length))
 
-    *_, last = scheduler.walk(denoise, noise.start(1, 2, 2), scheduler.grid(schedule, 6), noise)
+    grid = scheduler.grid(schedule, 6)
+    *_, last = scheduler.walk(denoise, scheduler.begin(noise.start(1, 2, 2), grid), grid, noise)
     return last.mul(1e9).round()
 
 
@@ -186,24 +187,30 @@ def search(
     return Found(within=within, goal=goal, point=None, unconfirmed=unconfirmed, tried=len(tried))
 
 
-def against_anchor(bench: Bench, points: Sequence[Point], specs: Sequence[str], n: int) -> list[Difference]:
+def against_anchor(
+    bench: Bench, points: Sequence[Point], specs: Sequence[str], n: int, known: Sequence[Difference] = ()
+) -> list[Difference]:
     """Each unguided line's point of 10 evaluations against the anchor on the same seeds, the best first.
 
     The best of many is flattered by the seeds that it was picked on: it follows once more on those after them that the
-    anchor was measured on, which had no part in it.
+    anchor was measured on, which had no part in it. ``known`` need not be found again.
     """
     ten = [point.setting for point in points if point.nfe == 10 and point.setting.scheduler in specs]
     ten = [setting for setting in ten if setting.guidance == ANCHOR.guidance]
     if not ten or all(point.setting != ANCHOR for point in points):
         return []
-    found = sorted((bench.difference(setting, ANCHOR, n) for setting in ten), key=lambda found: found.value)
-    anchor, best = bench.kept(ANCHOR)[0], found[0].setting
-    if anchor is not None and len(anchor) > n:
+    first = {one.setting: one for one in known if (one.start, one.n) == (0, n)}
+    found = [first.get(setting) or bench.difference(setting, ANCHOR, n) for setting in ten]
+    found.sort(key=lambda one: one.value)
+    best = found[0].setting
+    fresh = [one for one in known if one.setting == best and one.start == n]
+    anchor = bench.kept(ANCHOR)[0]
+    if not fresh and anchor is not None and len(anchor) > n:
         try:
-            found.append(bench.difference(best, ANCHOR, len(anchor) - n, start=n))
+            fresh = [bench.difference(best, ANCHOR, len(anchor) - n, start=n)]
         except Spent:
             click.echo(f"no time for fresh seeds of {best.scheduler}", err=True)
-    return found
+    return [*found, *fresh]
 
 
 def missing(bench: Bench, specs: Sequence[str], targets: Sequence[int], points: Sequence[Point]) -> dict[str, Seq[int]]:
@@ -221,16 +228,22 @@ def missing(bench: Bench, specs: Sequence[str], targets: Sequence[int], points: 
     return found
 
 
-def earlier(path: Path, bench: Bench, n: int) -> tuple[Found, ...]:
-    """What searches of this model with ``n`` images found before, from the file that is about to be replaced."""
+def earlier(path: Path, bench: Bench, n: int) -> Curve | None:
+    """What was found of this model with ``n`` images before, from the file that is about to be replaced.
+
+    Its points count as measured, wherever their features are by now.
+    """
     if not path.exists():
-        return ()
+        return None
     try:
         before = Curve.model_validate_json(path.read_bytes())
     except ValueError:
-        return ()
-    same = (before.weights, before.digest, before.n) == (bench.weights, bench.extractor.digest, n)
-    return before.found if same else ()
+        return None
+    if (before.weights, before.digest, before.n) != (bench.weights, bench.extractor.digest, n):
+        return None
+    for point in before.points:
+        bench.known.setdefault((point.setting, point.start, point.n), point)
+    return before
 
 
 def outcome(
@@ -241,6 +254,7 @@ def outcome(
     targets: Sequence[int],
     skipped: Mapping[str, str],
     found: Sequence[Found],
+    differences: Sequence[Difference] = (),
 ) -> Curve:
     """Everything that was measured with ``n`` images or more, in this run and before."""
     points = bench.at_hand(n)
@@ -251,7 +265,7 @@ def outcome(
         lines=tuple(specs),
         guidances=tuple(guidances),
         missing=missing(bench, specs, targets, points),
-        goal=tuple(against_anchor(bench, points, specs, n)),
+        goal=tuple(against_anchor(bench, points, specs, n, differences)),
         skipped=dict(skipped),
         found=tuple(found),
     )
@@ -287,7 +301,8 @@ def main(
     bench = Bench(zoo, model, work, parse_duration(budget, "--budget"), limit)
     names = [name for name in schedulers.split(",") if name] or ["ddim", *zoo.names("scheduler")]
     chosen = list(dict.fromkeys(names))  # ddim first, so that it lends its name to those that are the same
-    found = {one.within: one for one in earlier(out, bench, count)}
+    before = earlier(out, bench, count)
+    found = {one.within: one for one in (before.found if before else ())}
     targets = [int(part) for part in nfe.split(",")]
     specs, skipped = fitting(bench, chosen, grids.split(","))
     try:
@@ -300,7 +315,8 @@ def main(
                 click.echo(f"{point.nfe:6g} evaluations, {describe(point)}  ({point.seconds:.0f} s)", err=True)
     except Spent as spent:
         click.echo(f"{spent}; the same command goes on from here", err=True)
-    result = outcome(bench, count, specs, guidances, targets, skipped, list(found.values()))
+    differences = before.goal if before else ()
+    result = outcome(bench, count, specs, guidances, targets, skipped, list(found.values()), differences)
     if result.points:
         result.publish(out, markdown(result), svg(result))
 

@@ -281,6 +281,26 @@ def test_the_command_writes_curve_table_and_plot(tmp_path: Path, monkeypatch: py
     assert "?: not measured (4: 1 at 5, 3 at 8)" in (tmp_path / "solvers.md").read_text()
     assert (tmp_path / "solvers.md").read_text() == script("solver_page").markdown(curve)
     assert script("solver_page").svg(curve) == (tmp_path / "solvers.svg").read_text()
+    # The features are elsewhere: the points of the file stand, and one more joins them.
+    files[1] = str(tmp_path / "other")
+    third = CliRunner().invoke(solvers.main, [*more, "--limit", "1", *files], catch_exceptions=False)
+    assert third.exit_code == 0
+    grown = script("measured").Curve.model_validate_json((tmp_path / "solvers.json").read_bytes())
+    assert set(curve.points) < set(grown.points)
+    assert len(grown.points) == len(curve.points) + 1
+
+
+def test_differences_of_the_file_stand(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    solvers, measured = made_up(bench, monkeypatch), script("measured")
+    lines = ["ddim:spacing=trailing", "unipc:spacing=trailing"]
+    points = [bench.measure(measured.Setting(scheduler=line, steps=10), 100) for line in lines]
+    points.append(bench.measure(solvers.ANCHOR, 100))
+    found = solvers.against_anchor(bench, points, lines, 100)
+    assert [one.n for one in found] == [100, 100]
+    best = found[0]
+    fresh = best.model_copy(update={"start": 100, "n": 50})
+    monkeypatch.setattr(bench, "difference", lambda *given, **options: pytest.fail("it was found again"))
+    assert solvers.against_anchor(bench, points, lines, 100, [*found, fresh]) == [*found, fresh]
 
 
 # -- diffusers on the shipped model ------------------------------------------------------------------------------------
