@@ -82,7 +82,7 @@ def test_every_committed_result_keeps_the_rules(path: Path) -> None:
         rivals = [row.rival for row in races.rows if row.rival.confirmed]
         assert {rival.setting for rival in rivals} == {confirmed["diffusers"], script("solvers").ANCHOR}
         assert all(party.distance <= races.goal for party in (races.genzoo, *rivals))
-    elif form == "genzoo.speed/1":
+    elif form == "genzoo.speed/2":
         assert script("speed").Comparisons.model_validate_json(path.read_bytes()).rows
     elif form == "genzoo.training-speed/1":
         steps = script("training").Steps.model_validate_json(path.read_bytes()).rows
@@ -436,6 +436,28 @@ def test_the_limit_is_a_run_of_all_calls_each_in_its_best_way(monkeypatch: pytes
     network = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(75, 2))
     assert limit.limit_of(lambda: network(torch.zeros(1, 3, 5, 5))) == 3.0
     assert made[-3:] == ["convolution", "convolution", "product"]
+
+
+def test_a_walks_time_in_the_network() -> None:
+    speed, ticks = script("speed"), iter(range(99))
+
+    class Network(torch.nn.Module):
+        def forward(self, x: int) -> int:
+            return x + 1
+
+        def foresee(self) -> str:
+            return "told"
+
+    network = Network()
+    for compiled in (None, network.forward):
+        network._compiled_call_impl = compiled
+        with speed.watched(network, lambda: next(ticks)) as spent:
+            assert (network(1), network.foresee(), network(2)) == (2, "told", 3)
+        assert spent == [1, 1, 1]
+        assert (network(1), network.foresee(), network._compiled_call_impl) == (2, "told", compiled)
+    assert len(spent) == 3, "nobody looks on any more"
+    share = speed.shared(lambda: network(1), network, 7, "wall")
+    assert 0 < share.low <= share.value <= share.high < 1
 
 
 @pytest.mark.slow
