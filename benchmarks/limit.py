@@ -4,16 +4,17 @@ Counted is the arithmetic that a forward pass of the network really issues, whic
 it: every such call is recorded with its shapes, and each distinct one is timed by itself in every layout that there is,
 with weights as they are, turned, or put beforehand into the order of the kernels, and with memory for the result where
 an operator takes it. The fastest is chosen, without a bias and with nothing fused to it. Then all calls of the pass are
-made in their order, and nothing else: the limit is the quickest such run, as the pass is told by its quickest. (The sum
-of each call's own luckiest time is a tenth less, and no run of them takes it.) What a pass takes beyond is everything
-else: normalisation, activations, sums, copies, Python, and what caches and memory cost where results are kept.
+made in their order, and nothing else: the limit is the quickest such run, as the pass, in turns with it, is told by its
+quickest. (The sum of each call's own luckiest time is a tenth less, and no run of them takes it.) What a pass takes
+beyond is everything else: normalisation, activations, sums, copies, Python, and what caches and memory cost where
+results are kept.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -157,33 +158,38 @@ def products(a: Tensor, b: Tensor) -> Iterator[Callable[[], Tensor]]:
             yield lambda weight=weight: mkldnn._linear_pointwise(a, weight, None, "none", [], "")
 
 
-def quickest(call: Callable[[], object], clock: Clock, seconds: float) -> float:
-    """Seconds of the fastest of at least five repetitions."""
+def quickest(calls: Sequence[Callable[[], object]], clock: Clock, seconds: float) -> list[float]:
+    """Seconds of the fastest of at least five repetitions of each call, in turns: a slow machine is slow for all."""
     now = CLOCKS[clock]
-    call()
-    best, end, count = math.inf, time.perf_counter() + seconds, 0
-    while count < 5 or time.perf_counter() < end:
-        begin = now()
+    for call in calls:
         call()
-        best, count = min(best, now() - begin), count + 1
+    best = [math.inf] * len(calls)
+    end, count = time.perf_counter() + seconds, 0
+    while count < 5 or time.perf_counter() < end:
+        for i, call in enumerate(calls):
+            begin = now()
+            call()
+            best[i] = min(best[i], now() - begin)
+        count += 1
     return best
 
 
-def limit_of(forward: Callable[[], object], clock: Clock = "wall", seconds: float = 0.06) -> float:
-    """Seconds that a forward pass takes at least, as told by its arithmetic alone."""
+def arithmetic(forward: Callable[[], object], clock: Clock = "wall", seconds: float = 0.06) -> Callable[[], None]:
+    """What makes all calls of a forward pass and nothing else, each in its best way, which is found by ``seconds``."""
     calls = calls_of(forward)
+    ways = {signature: list(candidates(signature)) for signature in dict.fromkeys(calls)}
+    best = {signature: [math.inf] * len(each) for signature, each in ways.items()}
     with torch.inference_mode():
-        ways = {signature: list(candidates(signature)) for signature in dict.fromkeys(calls)}
-        best = {signature: [math.inf] * len(each) for signature, each in ways.items()}
         # In rounds: what disturbs the machine for a while shall not meet every repetition of a call.
         for _ in range(ROUNDS):
             for signature, each in ways.items():
-                taken = (quickest(call, clock, seconds / ROUNDS) for call in each)
+                taken = quickest(each, clock, len(each) * seconds / ROUNDS)
                 best[signature] = [min(pair) for pair in zip(best[signature], taken, strict=True)]
-        run = [ways[signature][best[signature].index(min(best[signature]))] for signature in calls]
+    chosen = [ways[signature][best[signature].index(min(best[signature]))] for signature in calls]
 
-        def alone() -> None:
-            for call in run:
+    def run() -> None:
+        with torch.inference_mode():
+            for call in chosen:
                 call()
 
-        return quickest(alone, clock, 10 * seconds)
+    return run

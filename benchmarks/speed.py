@@ -13,12 +13,13 @@ and the reason is told. Peak memory needs a process each: genzoo bench FOLDER di
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import click
-from limit import limit_of, quickest
+from limit import arithmetic, quickest
 from peers import ARCHITECTURES, Pair
 from pydantic import model_validator
 from ratios import CLOCKS, Clock, Ratio, Rows, interleaved
@@ -34,6 +35,9 @@ HERE = Path(__file__).parent
 
 #: How far two libraries' pixels may be apart.
 BOUND = 1e-4
+
+#: Both make images for so long, if that takes no more repetitions than this.
+SECONDS, MOST = 6.0, 50
 
 #: Torch's modes that mean something on a CPU, and none.
 MODES: tuple[Compile, ...] = ("off", "default", "max-autotune", "freezing")
@@ -139,18 +143,22 @@ def compare(pair: Pair, batch: int, steps: int, mode: Compile, repetitions: int,
     # What this row compiles is as it was when the next one begins.
     with eager(modules):
         first = replay(recorded([network], ours)[:1])
-        limit = limit_of(first, clock)
+        alone = arithmetic(first, clock)
         if mode != "off":
             compiled(find("cpu"), modules, mode, lambda: (ours(), theirs()))
+        forward_seconds, limit_seconds = quickest([first, alone], clock, 2.0)
+        begin = time.perf_counter()
+        difference = pair.difference(batch, steps)
+        repetitions = max(repetitions, min(MOST, int(SECONDS / (time.perf_counter() - begin))))
         return Comparison(
             network=pair.name,
             batch=batch,
             steps=steps,
             compile=mode,
-            difference=pair.difference(batch, steps),
+            difference=difference,
             speedup=interleaved(ours, theirs, repetitions, clock),
-            forward_seconds=quickest(first, clock, 0.5),
-            limit_seconds=limit,
+            forward_seconds=forward_seconds,
+            limit_seconds=limit_seconds,
             walk=shared(ours, network, repetitions, clock),
         )
 
@@ -170,7 +178,7 @@ def line(row: Comparison) -> str:
 @click.option("--batch", "batches", default="1,8,64", show_default=True)
 @click.option("--steps", default=4, show_default=True, type=click.IntRange(min=1))
 @click.option("--compile", "modes", default="off", show_default=True, help=f"With commas: {', '.join(MODES)}.")
-@click.option("--repetitions", default=15, show_default=True, type=click.IntRange(min=3))
+@click.option("--repetitions", default=10, show_default=True, type=click.IntRange(min=3), help="At least.")
 @click.option("--clock", default="wall", show_default=True, type=click.Choice(["wall", "process"]))
 @click.option("--save", type=click.Path(file_okay=False, path_type=Path), help="Also write the pipelines here.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=HERE / "results" / "speed.json")
