@@ -41,7 +41,8 @@ class Answer:
         theme: which.
         lead: the verdict of its first measure, with what real images reach.
         others: what its other measures add; empty where there are none.
-        winner: who wins the first measure beyond doubt; None where nobody does.
+        winner: who wins the first measure beyond doubt; None where nobody does, or where its rivals were not all
+            measured on one machine.
     """
 
     theme: Theme
@@ -61,7 +62,9 @@ def answers(table: Table) -> list[Answer]:
         floor = next((lines[0].cells[i] for i, e in enumerate(table.entries) if not e.competes), None)
         if floor is not None and floor.value is not None:
             lead += f"; real images reach {floor.text}"
-        winner = first[0].winners[0] if len(first) == 1 and first[0].clear else None
+        # Who wins on one machine may lose to a rival that was measured on another.
+        together = len(table.rivals(lines[0])) == 1
+        winner = first[0].winners[0] if together and first and first[0].clear else None
         others = _others([verdict for group in rest for verdict in group], winner)
         found.append(Answer(theme, f"{lead}.", others, winner))
     return found
