@@ -1,7 +1,8 @@
 """Control against quality: every registered guidance at several strengths, on the shipped diffusion model.
 
-python benchmarks/guidance.py --budget 60m    measure, and write the files
-python benchmarks/guidance.py --budget 1s     write the files from what was measured so far
+python benchmarks/guidance.py --budget 60m                measure, and write the files
+python benchmarks/guidance.py --curves "apg; threshold"   some of the curves; the file's others stand
+python benchmarks/guidance.py --budget 1s                 write the files from what was measured so far
 
 It may be stopped and started again at any time; see sampling.py. Threads are torch's own (OMP_NUM_THREADS). Writes
 results/guidance.json with what was measured, and its table (.md) and plot (.svg) beside it.
@@ -9,7 +10,7 @@ results/guidance.json with what was measured, and its table (.md) and plot (.svg
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,6 +20,7 @@ from measured import Measured, Setting
 from pydantic import Field
 from sampling import Bench, Spent
 
+from genzoo.bench import now
 from genzoo.cli.arguments import parse_duration
 from genzoo.frozen import Frozen, Label, Number, Seq
 from genzoo.metric import Estimate, Metric
@@ -82,6 +84,7 @@ class Reading(Frozen):
         setting: of the sampling.
         nfe: evaluations of the network per image.
         scores: metric -> what it says, each with its interval and in its own unit.
+        made: when, ISO 8601, UTC; null where it was with the file, as all were before readings were carried over.
     """
 
     curve: Label
@@ -89,6 +92,7 @@ class Reading(Frozen):
     setting: Setting
     nfe: Number
     scores: dict[str, Estimate]
+    made: Label | None = None
 
 
 class Control(Measured):
@@ -119,14 +123,37 @@ def settings(names: Sequence[str]) -> Iterator[tuple[str, float | None, Setting]
                 yield name, strength, Setting(scheduler=family.scheduler, steps=STEPS, guidance=guidance)
 
 
-def readings(bench: Bench, names: Sequence[str], n: int) -> Iterator[Reading]:
-    """The points of the curves; raises Spent where the time is up."""
+def earlier(path: Path, bench: Bench, n: int) -> dict[Setting, Reading]:
+    """What was read with ``n`` images before, from the file that is about to be replaced.
+
+    Only what would be read today: of the same settings, and by all of today's metrics.
+    """
+    before = Control.before(path, bench, n)
+    if before is None:
+        return {}
+    today = {setting: name for name, _, setting in settings(list(FAMILIES))}
+    return {
+        reading.setting: reading.model_copy(
+            update={"curve": today[reading.setting], "made": reading.made or before.made}
+        )
+        for reading in before.readings
+        if reading.setting in today and reading.scores.keys() == COLUMNS.keys()
+    }
+
+
+def readings(bench: Bench, names: Sequence[str], n: int, known: Mapping[Setting, Reading]) -> Iterator[Reading]:
+    """The points of the curves, ``known`` ones without making an image; raises Spent where the time is up."""
     metrics: dict[str, Metric] = {name: bench.zoo.make("metric", name) for name in COLUMNS}
     for name, strength, setting in settings(names):
+        kept = bench.kept(setting)[0]
+        if setting in known and (kept is None or len(kept) < n):
+            continue
         seen, _ = bench.features(setting, n)
         fake = bench.asked(seen)[:n]
         found = {key: estimate for key, metric in metrics.items() if (estimate := metric(fake, bench.reference))}
-        yield Reading(curve=name, strength=strength, setting=setting, nfe=bench.nfe(setting), scores=found)
+        if setting in known and known[setting].scores == found:
+            continue
+        yield Reading(curve=name, strength=strength, setting=setting, nfe=bench.nfe(setting), scores=found, made=now())
 
 
 @click.command()
@@ -141,21 +168,22 @@ def main(count: int, curves: str, budget: str, work: Path, out: Path) -> None:
     if not set(names) <= FAMILIES.keys():
         raise click.BadParameter(f"write some of {'; '.join(FAMILIES)}", param_hint="--curves")
     bench = Bench(default_zoo(), MODEL, work, parse_duration(budget, "--budget"))
-    found: list[Reading] = []
+    found = earlier(out, bench, count)
     try:
-        for reading in readings(bench, names, count):
-            found.append(reading)
+        for reading in readings(bench, names, count, found.copy()):
+            found[reading.setting] = reading
             scores = ", ".join(f"{name} {score.value:.4g}" for name, score in reading.scores.items())
             click.echo(f"{reading.setting.scheduler}, guidance {reading.setting.guidance}: {scores}", err=True)
     except Spent as spent:
         click.echo(f"{spent}; the same command goes on from here", err=True)
     if not found:
         return
+    shown = {reading.curve for reading in found.values() if reading.strength is not None}
     result = Control.of(
         bench,
         count,
-        readings=tuple(sorted(found, key=lambda r: (list(FAMILIES).index(r.curve), r.strength or 0))),
-        plain=tuple(name for name in names if FAMILIES[name].plain),
+        readings=tuple(sorted(found.values(), key=lambda r: (list(FAMILIES).index(r.curve), r.strength or 0))),
+        plain=tuple(name for name in FAMILIES if name in shown and FAMILIES[name].plain),
         left_out=LEFT_OUT,
     )
     result.publish(out, markdown(result), svg(result))

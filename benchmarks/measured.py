@@ -155,6 +155,24 @@ class Measured(Made):
             **found,
         )
 
+    @classmethod
+    def before(cls, path: Path, bench: Bench, n: int) -> Self | None:
+        """What the file that is about to be replaced says of the same weights, extractor and number of images.
+
+        None where there is no file, and where it is of anything else: then it is said that it will be replaced.
+        """
+        if not path.exists():
+            return None
+        try:
+            before = cls.model_validate_json(path.read_bytes())
+        except ValueError:
+            click.echo(f"{path} cannot be read, and nothing of it is kept; give another -o to keep it", err=True)
+            return None
+        if (before.weights, before.digest, before.n) != (bench.weights, bench.extractor.digest, n):
+            click.echo(f"{path} is of another model, extractor or -n; give another -o to keep it", err=True)
+            return None
+        return before
+
     def publish(self, out: Path, table: str, plot: str) -> None:
         """Write the file, with its table (.md) and plot (.svg) beside it, and show the table."""
         self.write(out)

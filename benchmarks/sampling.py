@@ -47,6 +47,7 @@ class Bench:
 
     Attributes:
         maker: who makes the images, where it is not genzoo: it keeps files of its own.
+        apart: differences that need not be found again, by setting, anchor, first seed and images.
     """
 
     maker = ""
@@ -62,6 +63,7 @@ class Bench:
         self.extractor = evaluate.find_extractor(zoo, None, self.card.data)
         self.reference = evaluate.load_reference(zoo, self.extractor, self.card.data, train=False)
         self.metrics: dict[str, Metric] = {name: zoo.make("metric", name) for name in ("frechet", "label-accuracy")}
+        self.apart: dict[tuple[Setting, Setting, int, int], Difference] = {}
         self.rate = 0.0  # seconds an image and evaluation, of the last that was measured
 
     def nfe(self, setting: Setting) -> float:
@@ -102,12 +104,15 @@ class Bench:
         known = self.known.get((setting, start, n))
         if known is not None:
             return known
-        if self.limit is not None and self.limit < 1:
-            raise Spent("as many points as --limit allows were measured")
+        self._granted()
         point = self._judged(setting, *self.features(setting, start + n), start, n)
         if self.limit is not None:
             self.limit -= 1
         return point
+
+    def _granted(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise Spent("as many points as --limit allows were measured")
 
     def at_hand(self, n: int) -> list[Point]:
         """The points with the images of the seeds 0 to n - 1 that can be had without making one."""
@@ -122,6 +127,11 @@ class Bench:
 
     def difference(self, setting: Setting, anchor: Setting, n: int, start: int = 0) -> Difference:
         """How much farther from the data a setting is than the anchor, over the same seeds; see ``measure``."""
+        known = self.apart.get((setting, anchor, start, n))
+        if known is not None:
+            return known
+        if any(seen is None or len(seen) < start + n for seen, _ in map(self.kept, (setting, anchor))):
+            self._granted()  # no point is lacking, but images are, and they may be the anchor's
         distance: Any = self.metrics["frechet"]
         over = [
             distance.over(self.features(one, start + n)[0].vectors[start : start + n], self.reference.vectors)
@@ -138,9 +148,11 @@ class Bench:
 
         mine, theirs = (float(statistic(torch.arange(n))) for statistic in over)
         low, high = (jackknife(units, apart, mine - theirs, folds) if folds > 1 else None) or (None, None)
-        return Difference(
+        found = Difference(
             setting=setting, start=start, n=n, value=mine - theirs, low=low, high=high, distance=mine, anchor=theirs
         )
+        self.apart[setting, anchor, start, n] = found
+        return found
 
     def asked(self, seen: Features) -> Features:
         """Features of the first images, with the classes that were asked for: these come in turn."""

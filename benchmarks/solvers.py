@@ -187,30 +187,38 @@ def search(
     return Found(within=within, goal=goal, point=None, unconfirmed=unconfirmed, tried=len(tried))
 
 
-def against_anchor(
-    bench: Bench, points: Sequence[Point], specs: Sequence[str], n: int, known: Sequence[Difference] = ()
-) -> list[Difference]:
+def against_anchor(bench: Bench, points: Sequence[Point], specs: Sequence[str], n: int) -> list[Difference]:
     """Each unguided line's point of 10 evaluations against the anchor on the same seeds, the best first.
 
     The best of many is flattered by the seeds that it was picked on: it follows once more on those after them that the
-    anchor was measured on, which had no part in it. ``known`` need not be found again.
+    anchor was measured on, which had no part in it. What was found before stands, of lines of other runs too: the
+    features that it comes from may be gone. What there is no time for is left out, which is said.
     """
-    ten = [point.setting for point in points if point.nfe == 10 and point.setting.scheduler in specs]
-    ten = [setting for setting in ten if setting.guidance == ANCHOR.guidance]
-    if not ten or all(point.setting != ANCHOR for point in points):
+    ten = [point.setting for point in points if point.nfe == 10 and point.setting.guidance == ANCHOR.guidance]
+    if all(point.setting != ANCHOR for point in points):
         return []
-    first = {one.setting: one for one in known if (one.start, one.n) == (0, n)}
-    found = [first.get(setting) or bench.difference(setting, ANCHOR, n) for setting in ten]
+    found = []
+    for setting in ten:
+        if setting.scheduler in specs or (setting, ANCHOR, 0, n) in bench.apart:
+            found += in_time(bench, setting, n)
+    if not found:
+        return []
     found.sort(key=lambda one: one.value)
     best = found[0].setting
-    fresh = [one for one in known if one.setting == best and one.start == n]
+    fresh = [one for (setting, _, start, _), one in bench.apart.items() if (setting, start) == (best, n)]
     anchor = bench.kept(ANCHOR)[0]
     if not fresh and anchor is not None and len(anchor) > n:
-        try:
-            fresh = [bench.difference(best, ANCHOR, len(anchor) - n, start=n)]
-        except Spent:
-            click.echo(f"no time for fresh seeds of {best.scheduler}", err=True)
-    return [*found, *fresh]
+        fresh = in_time(bench, best, len(anchor) - n, n)
+    return [*found, *sorted(fresh, key=lambda one: one.n)[-1:]]
+
+
+def in_time(bench: Bench, setting: Setting, n: int, start: int = 0) -> list[Difference]:
+    """The difference from the anchor; none where there is no time for it."""
+    try:
+        return [bench.difference(setting, ANCHOR, n, start)]
+    except Spent as spent:
+        click.echo(f"{setting.scheduler} is not held against the anchor from seed {start} on: {spent}", err=True)
+        return []
 
 
 def missing(bench: Bench, specs: Sequence[str], targets: Sequence[int], points: Sequence[Point]) -> dict[str, Seq[int]]:
@@ -231,18 +239,16 @@ def missing(bench: Bench, specs: Sequence[str], targets: Sequence[int], points: 
 def earlier(path: Path, bench: Bench, n: int) -> Curve | None:
     """What was found of this model with ``n`` images before, from the file that is about to be replaced.
 
-    Its points count as measured, wherever their features are by now.
+    Its points count as measured and its differences as found, wherever their features are by now.
     """
-    if not path.exists():
-        return None
-    try:
-        before = Curve.model_validate_json(path.read_bytes())
-    except ValueError:
-        return None
-    if (before.weights, before.digest, before.n) != (bench.weights, bench.extractor.digest, n):
+    before = Curve.before(path, bench, n)
+    if before is None:
         return None
     for point in before.points:
         bench.known.setdefault((point.setting, point.start, point.n), point)
+    of_searches = (one for found in before.found for one in (found.fresh, *found.unconfirmed) if one is not None)
+    for one in (*before.goal, *of_searches):
+        bench.apart[one.setting, ANCHOR, one.start, one.n] = one
     return before
 
 
@@ -254,7 +260,6 @@ def outcome(
     targets: Sequence[int],
     skipped: Mapping[str, str],
     found: Sequence[Found],
-    differences: Sequence[Difference] = (),
 ) -> Curve:
     """Everything that was measured with ``n`` images or more, in this run and before."""
     points = bench.at_hand(n)
@@ -265,7 +270,7 @@ def outcome(
         lines=tuple(specs),
         guidances=tuple(guidances),
         missing=missing(bench, specs, targets, points),
-        goal=tuple(against_anchor(bench, points, specs, n, differences)),
+        goal=tuple(against_anchor(bench, points, specs, n)),
         skipped=dict(skipped),
         found=tuple(found),
     )
@@ -315,8 +320,7 @@ def main(
                 click.echo(f"{point.nfe:6g} evaluations, {describe(point)}  ({point.seconds:.0f} s)", err=True)
     except Spent as spent:
         click.echo(f"{spent}; the same command goes on from here", err=True)
-    differences = before.goal if before else ()
-    result = outcome(bench, count, specs, guidances, targets, skipped, list(found.values()), differences)
+    result = outcome(bench, count, specs, guidances, targets, skipped, list(found.values()))
     if result.points:
         result.publish(out, markdown(result), svg(result))
 

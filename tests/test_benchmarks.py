@@ -290,17 +290,46 @@ def test_the_command_writes_curve_table_and_plot(tmp_path: Path, monkeypatch: py
     assert len(grown.points) == len(curve.points) + 1
 
 
-def test_differences_of_the_file_stand(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_differences_of_the_file_stand(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     solvers, measured = made_up(bench, monkeypatch), script("measured")
     lines = ["ddim:spacing=trailing", "unipc:spacing=trailing"]
     points = [bench.measure(measured.Setting(scheduler=line, steps=10), 100) for line in lines]
     points.append(bench.measure(solvers.ANCHOR, 100))
     found = solvers.against_anchor(bench, points, lines, 100)
     assert [one.n for one in found] == [100, 100]
-    best = found[0]
-    fresh = best.model_copy(update={"start": 100, "n": 50})
-    monkeypatch.setattr(bench, "difference", lambda *given, **options: pytest.fail("it was found again"))
-    assert solvers.against_anchor(bench, points, lines, 100, [*found, fresh]) == [*found, fresh]
+    monkeypatch.undo()
+    monkeypatch.setattr(bench, "images", lambda *given: pytest.fail("an image was made"))
+    fresh = [found[0].model_copy(update={"start": 100, "n": n}) for n in (50, 100)]
+    search = measured.Found(within="genzoo", goal=1.0, point=None, unconfirmed=fresh[1:], tried=1)
+    path = tmp_path / "solvers.json"
+    measured.Curve.of(bench, 100, points=points, lines=lines, goal=[*found, fresh[0]], found=[search]).write(path)
+    assert solvers.earlier(path, bench, 100) is not None
+    # The largest sample of fresh seeds, and what is of other lines than this run's as well.
+    for names in (lines, lines[:1], []):
+        assert solvers.against_anchor(bench, points, names, 100) == [*found, fresh[1]]
+    # A line that is new needs the anchor's images, which are not made where no more points are wanted.
+    other = measured.Setting(scheduler="dpmpp-2m:spacing=trailing", steps=10)
+    points.append(points[0].model_copy(update={"setting": other}))
+    bench.limit = 0
+    assert solvers.against_anchor(bench, points, [*lines, other.scheduler], 100) == [*found, fresh[1]]
+    assert "dpmpp-2m:spacing=trailing is not held against the anchor" in capsys.readouterr().err
+
+
+def test_a_file_of_something_else_does_not_stand(
+    bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    curve, path = script("measured").Curve, tmp_path / "solvers.json"
+    assert curve.before(path, bench, 100) is None
+    assert capsys.readouterr().err == ""
+    for weights, n in ((bench.weights, 50), ("0" * 64, 100)):
+        curve.of(bench, n, points=[]).model_copy(update={"weights": weights}).write(path)
+        assert curve.before(path, bench, 100) is None
+        assert "give another -o" in capsys.readouterr().err
+    path.write_text("{}")
+    assert curve.before(path, bench, 100) is None
+    assert "cannot be read" in capsys.readouterr().err
 
 
 # -- diffusers on the shipped model ------------------------------------------------------------------------------------
@@ -375,6 +404,20 @@ def test_the_guidance_command_writes_curves_table_and_plot(tmp_path: Path, monke
     assert all(reading.scores.keys() == page.COLUMNS.keys() for reading in control.readings)
     assert (tmp_path / "g.md").read_text() == page.markdown(control)
     assert (tmp_path / "g.svg").read_text() == page.svg(control)
+    # The features are elsewhere: readings of the file stand beside a new curve's, with their own dates.
+    older = [r.model_copy(update={"made": None}) if r.strength is None else r for r in control.readings]
+    control.model_copy(update={"made": "2001-01-01", "readings": tuple(older)}).write(tmp_path / "g.json")
+    monkeypatch.setattr(script("sampling"), "BATCH", 20)
+    arguments = ["-n", "20", "--curves", "apg", "--work", str(tmp_path / "other")]
+    done = CliRunner().invoke(guidance.main, [*arguments, "-o", str(tmp_path / "g.json")], catch_exceptions=False)
+    assert done.exit_code == 0
+    grown = guidance.Control.model_validate_json((tmp_path / "g.json").read_bytes())
+    assert page.lines(grown).keys() == {"cfg", "apg", "cfgpp, ddim"}
+    assert grown.plain == ("cfg", "apg")
+    before, after = ({r.setting: r for r in each.readings} for each in (control, grown))
+    assert all(after[setting].scores == reading.scores for setting, reading in before.items())
+    assert {r.made for r in after.values() if r.strength is None} == {"2001-01-01"}
+    assert [r.strength for r in page.lines(grown)["apg"]] == [None, 1.5, 2, 3, 5]
 
 
 # -- the limit and the peer --------------------------------------------------------------------------------------------
